@@ -1,0 +1,10 @@
+//! tour to be written
+#![allow(missing_docs)]
+pub mod clock;
+pub mod entropy;
+pub mod secret;
+pub mod tasks;
+pub mod ready;
+pub mod metrics;
+pub mod model;
+pub mod store;

@@ -1,0 +1,155 @@
+//! Names and keys: parsed once at the border, compared as wholes ever after.
+//!
+//! Keys are structs, never joined strings: `("ab", "c")` and `("a", "bc")` are different grants.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::entropy::Entropy;
+use crate::secret::Digest;
+
+/// Longest name taken from outside, in bytes. Okta's logins have at most 100 characters.
+const LONGEST: usize = 256;
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Takes 1 to 256 bytes without control characters; anything else is `None`.
+            #[must_use]
+            pub fn parse(text: &str) -> Option<Self> {
+                let sane = !text.is_empty() && text.len() <= LONGEST && !text.chars().any(char::is_control);
+                sane.then(|| Self(Arc::from(text)))
+            }
+
+            /// The text, byte for byte as it came.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&*self.0, f)
+            }
+        }
+    };
+}
+
+name! {
+    /// A service of the configuration.
+    ServiceName
+}
+name! {
+    /// Whom a token speaks for.
+    UserName
+}
+name! {
+    /// A role of a service; selects a scope and is passed on byte for byte.
+    RoleName
+}
+
+/// Which grant: a user's consent for one service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GrantKey {
+    /// The service it is for.
+    pub service: ServiceName,
+    /// The user who consented.
+    pub user: UserName,
+}
+
+impl fmt::Display for GrantKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.service, self.user)
+    }
+}
+
+/// Which row: the grant that is vended from, or one that was imported and is not proven to be this user's.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct GrantId {
+    /// The grant that it is, or would become.
+    pub key: GrantKey,
+    /// For an unproven one, the digest of the refresh token that was handed in: the same token handed in again
+    /// finds what became of it instead of being presented a second time.
+    pub candidate: Option<Digest>,
+}
+
+impl GrantId {
+    /// The grant that tokens are vended from.
+    #[must_use]
+    pub fn current(key: GrantKey) -> Self {
+        Self { key, candidate: None }
+    }
+}
+
+/// Which access token: callers never name scopes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TokenKey {
+    /// The grant it comes from.
+    pub grant: GrantKey,
+    /// The role it is down-scoped to; `None` for the service's default scopes.
+    pub role: Option<RoleName>,
+}
+
+/// Names one request in answers and logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestId(Arc<str>);
+
+impl RequestId {
+    /// The caller's own, if it is sane: 1 to 64 of letters, digits and `-_.`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let sane = (1..=64).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        sane.then(|| Self(Arc::from(text)))
+    }
+
+    /// A new one.
+    #[must_use]
+    pub fn draw(entropy: &dyn Entropy) -> Self {
+        Self(Arc::from(entropy.text(12)))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_refuse_emptiness_length_and_control_characters() {
+        assert!(UserName::parse("alice@example.com").is_some());
+        assert!(UserName::parse("").is_none());
+        assert!(UserName::parse(&"a".repeat(257)).is_none());
+        assert!(UserName::parse("alice\n").is_none());
+    }
+
+    #[test]
+    fn a_callers_request_id_is_taken_only_if_sane() {
+        assert!(RequestId::parse("0193-abc_D.e").is_some());
+        for bad in ["", "a b", "a\"b", "ä", &"a".repeat(65)] {
+            assert!(RequestId::parse(bad).is_none(), "{bad}");
+        }
+    }
+}

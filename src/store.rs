@@ -1,0 +1,208 @@
+//! What must outlive the process: grants, their refresh tokens, and the access tokens that came last.
+//!
+//! The contract that every adapter keeps, and `tests/it/store_contract.rs` checks:
+//! 1. What a method reported as done is on disk, and still there after a crash.
+//! 2. Absence is `None` or a variant of the result, never an error.
+//! 3. Whoever writes names the version that it read; a write against another version changes nothing and says so.
+//! 4. Tokens go in and come out as [`Secret`]s and lie sealed in between, bound to the grant that they belong to.
+//! 5. Times and ids come in as arguments.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::clock::{Moment, Timestamp};
+use crate::model::{EndReason, Grant, GrantId, GrantKey, Issued, RoleName, Rotation, Scope, ServiceName, UserName};
+use crate::secret::Secret;
+
+/// Reads rows, refuses impossible ones.
+mod row;
+
+/// AES-256-GCM around each token.
+pub mod seal;
+
+/// What a stopping process could not write, kept beside the store.
+mod spill;
+
+/// The embedded store.
+pub mod sqlite;
+
+/// Counts and times every operation.
+pub mod metered;
+
+/// The port; adapters are below.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// One grant, or none.
+    async fn grant(&self, id: &GrantId) -> Result<Option<Grant>, StoreError>;
+
+    /// Grants that tokens are vended from, in the order of their keys, at most `limit` after `after`.
+    async fn grants(&self, which: &Which, after: Option<&GrantKey>, limit: u32) -> Result<Vec<Grant>, StoreError>;
+
+    /// How many grants each service has in each state (`active` or an end reason).
+    async fn count(&self) -> Result<Vec<(ServiceName, String, i64)>, StoreError>;
+
+    /// The rows whose last exchange is not known to have taken place or not.
+    async fn in_doubt(&self) -> Result<Vec<GrantId>, StoreError>;
+
+    /// The access token that came last for these scopes, dead or alive.
+    async fn access_token(&self, id: &GrantId, role: Option<&RoleName>) -> Result<Option<StoredToken>, StoreError>;
+
+    /// Takes the row's lease and writes down that an attempt is under way since `now`, or since the earlier attempt
+    /// that is still in doubt. Only after this may its refresh token leave.
+    async fn begin(&self, id: &GrantId, lease: &Lease, now: &Moment) -> Result<Begun, StoreError>;
+
+    /// The answer's tokens in one transaction: new refresh token, version + 1, lease and doubt cleared.
+    async fn commit(&self, id: &GrantId, version: i64, answer: &Commit) -> Result<Committed, StoreError>;
+
+    /// An attempt that ended without tokens; gives the lease back. A row of another version is left alone.
+    async fn settle(&self, id: &GrantId, version: i64, outcome: &Settled) -> Result<(), StoreError>;
+
+    /// The access token of this version was verified and may be vended after a restart without being verified again.
+    async fn mark_verified(&self, id: &GrantId, role: Option<&RoleName>, version: i64) -> Result<(), StoreError>;
+
+    /// Forgets an access token of this version, because it does not verify.
+    async fn discard(&self, id: &GrantId, role: Option<&RoleName>, version: i64) -> Result<(), StoreError>;
+
+    /// Puts down a refresh token that is yet to be proven. `false` if this very token was handed in before.
+    async fn add_candidate(&self, id: &GrantId, token: &Secret, now: Timestamp) -> Result<bool, StoreError>;
+
+    /// Makes a proven candidate the grant of `user`, in place of what was there. `false` if it is gone.
+    async fn promote(&self, candidate: &GrantId, user: &UserName) -> Result<bool, StoreError>;
+
+    /// Forgets a candidate that proved worthless.
+    async fn drop_candidate(&self, candidate: &GrantId) -> Result<(), StoreError>;
+
+    /// Keeps an answer that can't be committed where the next start finds it first.
+    async fn spill(&self, id: &GrantId, version: i64, answer: &Commit) -> Result<(), StoreError>;
+
+    /// Lets go of files and locks once everything in progress is done.
+    async fn close(&self);
+}
+
+/// Which grants to list.
+#[derive(Clone, Debug, Default)]
+pub struct Which {
+    /// Of this service only.
+    pub service: Option<ServiceName>,
+    /// Of this user only.
+    pub user: Option<UserName>,
+    /// In this state only: `active`, or an end reason's word.
+    pub state: Option<String>,
+}
+
+/// Who wants a row for itself, and for how long.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    /// This process.
+    pub owner: String,
+    /// From the moment of `begin`.
+    pub duration: Duration,
+}
+
+/// What `begin` found.
+#[derive(Debug)]
+pub enum Begun {
+    /// The row is ours until the lease ends.
+    Attempt(Attempt),
+    /// Another process has it, for at most this long.
+    Held(Duration),
+    /// The grant has ended.
+    Ended(EndReason, Timestamp),
+    /// There is no such row.
+    Missing,
+}
+
+/// A row that is ours.
+#[derive(Debug)]
+pub struct Attempt {
+    /// The newest refresh token.
+    pub refresh_token: Secret,
+    /// What commit and settle must name.
+    pub version: i64,
+    /// How its refresh tokens behave.
+    pub rotation: Rotation,
+    /// When the first of the attempts that are in doubt began: now, unless an earlier one is.
+    pub since: Moment,
+    /// Whether an earlier attempt is in doubt.
+    pub in_doubt: bool,
+}
+
+/// The tokens of one answer.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// The refresh token to use from now on, if the answer brought one.
+    pub refresh_token: Option<Secret>,
+    /// How refresh tokens behave, as far as the answer has shown.
+    pub rotation: Rotation,
+    /// The role that was asked for.
+    pub role: Option<RoleName>,
+    /// The access token.
+    pub access_token: Secret,
+    /// Its scope: the answer's, or what was asked for.
+    pub scope: Scope,
+    /// Its life.
+    pub issued: Issued,
+    /// When the answer came.
+    pub now: Timestamp,
+}
+
+/// What became of a commit.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// It is on disk, as this version.
+    Done(i64),
+    /// The row had moved on; nothing was written.
+    Superseded,
+}
+
+/// An attempt that ended without tokens.
+#[derive(Clone, Debug)]
+pub enum Settled {
+    /// It changed nothing at the server: not sent, or refused for a reason that leaves the grant alone. A doubt from
+    /// before it remains.
+    Unchanged {
+        /// The doubt from before this attempt.
+        in_doubt_since: Option<Moment>,
+    },
+    /// It is not known whether the server acted; the doubt stays, only the lease is given back.
+    InDoubt,
+    /// The grant is over.
+    Ended(EndReason, Timestamp),
+}
+
+/// An access token as it was kept.
+#[derive(Clone, Debug)]
+pub struct StoredToken {
+    /// The token.
+    pub token: Secret,
+    /// Its scope.
+    pub scope: Scope,
+    /// Its life.
+    pub issued: Issued,
+    /// Whether it was verified before.
+    pub verified: bool,
+    /// The grant's version that it came with.
+    pub version: i64,
+}
+
+/// What can go wrong with a store; `Clone`, for those who waited for the same operation share its outcome.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It does not answer, is full, read-only or locked: the operator must act, or wait.
+    #[error("the store does not work: {0}")]
+    Unavailable(String),
+    /// Columns of a row that can't go together: a bug, or somebody wrote into the database.
+    #[error("the store's table {table} has an impossible {column} in the row of {row}")]
+    Inconsistent {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: &'static str,
+        /// Which row.
+        row: String,
+    },
+    /// A sealed value was not made by any of our keys, or not for this row.
+    #[error("{0}")]
+    Seal(#[from] seal::SealError),
+}

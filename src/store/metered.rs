@@ -1,0 +1,94 @@
+//! Counts and times every operation of a store; the adapters stay free of counters.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::clock::{Clock, Moment, Timestamp};
+use crate::metrics::Metrics;
+use crate::model::{Grant, GrantId, GrantKey, RoleName, ServiceName, UserName};
+use crate::secret::Secret;
+use crate::store::{Begun, Commit, Committed, Lease, Settled, Store, StoreError, StoredToken, Which};
+
+/// A store that is measured.
+pub struct MeteredStore<S> {
+    inner: S,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+}
+
+impl<S: Store> MeteredStore<S> {
+    /// Measures `inner`.
+    pub fn new(inner: S, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
+        Self { inner, clock, metrics }
+    }
+
+    async fn measured<T>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        let started = self.clock.now();
+        let result = work.await;
+        let took = self.clock.now().since(&started).unwrap_or_default();
+        let word = match &result {
+            Ok(_) => "ok",
+            Err(StoreError::Unavailable(_)) => "unavailable",
+            Err(StoreError::Inconsistent { .. }) => "inconsistent",
+            Err(StoreError::Seal(_)) => "seal",
+        };
+        self.metrics.store_operations.with_label_values(&[operation, word]).inc();
+        self.metrics.store_operation_duration.with_label_values(&[operation]).observe(took.as_secs_f64());
+        result
+    }
+}
+
+#[async_trait]
+impl<S: Store> Store for MeteredStore<S> {
+    async fn grant(&self, id: &GrantId) -> Result<Option<Grant>, StoreError> {
+        self.measured("grant", self.inner.grant(id)).await
+    }
+    async fn grants(&self, which: &Which, after: Option<&GrantKey>, limit: u32) -> Result<Vec<Grant>, StoreError> {
+        self.measured("grants", self.inner.grants(which, after, limit)).await
+    }
+    async fn count(&self) -> Result<Vec<(ServiceName, String, i64)>, StoreError> {
+        self.measured("count", self.inner.count()).await
+    }
+    async fn in_doubt(&self) -> Result<Vec<GrantId>, StoreError> {
+        self.measured("in_doubt", self.inner.in_doubt()).await
+    }
+    async fn access_token(&self, id: &GrantId, role: Option<&RoleName>) -> Result<Option<StoredToken>, StoreError> {
+        self.measured("access_token", self.inner.access_token(id, role)).await
+    }
+    async fn begin(&self, id: &GrantId, lease: &Lease, now: &Moment) -> Result<Begun, StoreError> {
+        self.measured("begin", self.inner.begin(id, lease, now)).await
+    }
+    async fn commit(&self, id: &GrantId, version: i64, answer: &Commit) -> Result<Committed, StoreError> {
+        self.measured("commit", self.inner.commit(id, version, answer)).await
+    }
+    async fn settle(&self, id: &GrantId, version: i64, outcome: &Settled) -> Result<(), StoreError> {
+        self.measured("settle", self.inner.settle(id, version, outcome)).await
+    }
+    async fn mark_verified(&self, id: &GrantId, role: Option<&RoleName>, version: i64) -> Result<(), StoreError> {
+        self.measured("mark_verified", self.inner.mark_verified(id, role, version)).await
+    }
+    async fn discard(&self, id: &GrantId, role: Option<&RoleName>, version: i64) -> Result<(), StoreError> {
+        self.measured("discard", self.inner.discard(id, role, version)).await
+    }
+    async fn add_candidate(&self, id: &GrantId, token: &Secret, now: Timestamp) -> Result<bool, StoreError> {
+        self.measured("add_candidate", self.inner.add_candidate(id, token, now)).await
+    }
+    async fn promote(&self, candidate: &GrantId, user: &UserName) -> Result<bool, StoreError> {
+        self.measured("promote", self.inner.promote(candidate, user)).await
+    }
+    async fn drop_candidate(&self, candidate: &GrantId) -> Result<(), StoreError> {
+        self.measured("drop_candidate", self.inner.drop_candidate(candidate)).await
+    }
+    async fn spill(&self, id: &GrantId, version: i64, answer: &Commit) -> Result<(), StoreError> {
+        self.measured("spill", self.inner.spill(id, version, answer)).await
+    }
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}

@@ -1,0 +1,126 @@
+//! Rows become what the rest speaks of, or a named inconsistency; never a guess.
+
+use std::time::Duration;
+
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
+
+use crate::clock::{BootId, Moment, Timestamp};
+use crate::model::{EndReason, Grant, GrantId, GrantKey, GrantState, Issued, Rotation, ServiceName, UserName};
+use crate::secret::Digest;
+use crate::store::StoreError;
+
+/// Reads columns of one row of one table.
+pub(super) struct Reader<'a> {
+    row: &'a SqliteRow,
+    table: &'static str,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(table: &'static str, row: &'a SqliteRow) -> Self {
+        Self { row, table }
+    }
+
+    pub(super) fn get<T>(&self, column: &'static str) -> Result<T, StoreError>
+    where
+        T: sqlx::Decode<'a, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
+    {
+        self.row.try_get(column).map_err(|_| self.inconsistent(column))
+    }
+
+    pub(super) fn inconsistent(&self, column: &'static str) -> StoreError {
+        let text = |column| self.row.try_get::<String, _>(column).unwrap_or_default();
+        StoreError::Inconsistent {
+            table: self.table,
+            column,
+            row: format!("{} of {}", text("service"), text("user")),
+        }
+    }
+
+    fn key(&self) -> Result<GrantKey, StoreError> {
+        Ok(GrantKey {
+            service: ServiceName::parse(self.get("service")?).ok_or_else(|| self.inconsistent("service"))?,
+            user: UserName::parse(self.get("user")?).ok_or_else(|| self.inconsistent("user"))?,
+        })
+    }
+
+    pub(super) fn id(&self) -> Result<GrantId, StoreError> {
+        let candidate = match self.get::<&str>("candidate")? {
+            "" => None,
+            text => Some(Digest::parse(text).ok_or_else(|| self.inconsistent("candidate"))?),
+        };
+        Ok(GrantId { key: self.key()?, candidate })
+    }
+
+    pub(super) fn rotation(&self) -> Result<Rotation, StoreError> {
+        self.get::<&str>("rotation")?.parse().map_err(|()| self.inconsistent("rotation"))
+    }
+
+    pub(super) fn state(&self) -> Result<GrantState, StoreError> {
+        match (self.get::<Option<&str>>("ended_reason")?, self.get::<Option<i64>>("ended_at")?) {
+            (None, None) => Ok(GrantState::Active),
+            (Some(reason), Some(since)) => Ok(GrantState::Ended {
+                reason: reason.parse::<EndReason>().map_err(|()| self.inconsistent("ended_reason"))?,
+                since: Timestamp::from_millis(since),
+            }),
+            (Some(_), None) | (None, Some(_)) => Err(self.inconsistent("ended_at")),
+        }
+    }
+
+    pub(super) fn attempt(&self) -> Result<Option<Moment>, StoreError> {
+        let columns = (
+            self.get::<Option<i64>>("attempt_wall")?,
+            self.get::<Option<i64>>("attempt_boot")?,
+            self.get::<Option<&str>>("attempt_boot_id")?,
+        );
+        match columns {
+            (None, None, None) => Ok(None),
+            (Some(wall), Some(boot), Some(boot_id)) => {
+                self.moment(wall, boot, boot_id, "attempt_boot_id").map(Some)
+            }
+            _ => Err(self.inconsistent("attempt_wall")),
+        }
+    }
+
+    pub(super) fn issued(&self) -> Result<Issued, StoreError> {
+        Ok(Issued {
+            requested_at: self.moment(
+                self.get("requested_wall")?,
+                self.get("requested_boot")?,
+                self.get("boot_id")?,
+                "boot_id",
+            )?,
+            expires_in: self.duration("expires_in")?,
+            refresh_after: self.duration("refresh_after")?,
+        })
+    }
+
+    pub(super) fn grant(&self) -> Result<Grant, StoreError> {
+        Ok(Grant {
+            key: self.key()?,
+            state: self.state()?,
+            rotation: self.rotation()?,
+            version: self.get("version")?,
+            created_at: Timestamp::from_millis(self.get("created_at")?),
+            refreshed_at: self.get::<Option<i64>>("refreshed_at")?.map(Timestamp::from_millis),
+            in_doubt_since: self.attempt()?,
+        })
+    }
+
+    fn moment(&self, wall: i64, boot: i64, boot_id: &str, column: &'static str) -> Result<Moment, StoreError> {
+        Ok(Moment {
+            wall: Timestamp::from_millis(wall),
+            boot: Duration::from_millis(u64::try_from(boot).map_err(|_| self.inconsistent(column))?),
+            boot_id: BootId::parse(boot_id).ok_or_else(|| self.inconsistent(column))?,
+        })
+    }
+
+    fn duration(&self, column: &'static str) -> Result<Duration, StoreError> {
+        u64::try_from(self.get::<i64>(column)?).map(Duration::from_millis).map_err(|_| self.inconsistent(column))
+    }
+}
+
+/// Milliseconds, as columns hold them.
+pub(super) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
