@@ -7,4 +7,5 @@ pub mod tasks;
 pub mod ready;
 pub mod metrics;
 pub mod model;
+pub mod jwt;
 pub mod store;

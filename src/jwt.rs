@@ -1,0 +1,311 @@
+//! Believes an access token or not: pure, with the keys, the expectation and the time as arguments.
+//!
+//! This is the Okta profile, not RFC 9068: no `typ`, `scp` a list, `cid` the client. Other providers' `scope` and
+//! `client_id` are taken in their place; where both are present, both must agree.
+//!
+//! | attack | what stops it |
+//! |---|---|
+//! | `alg: none`, HS256 with the public key (RFC 8725 §2.1) | the algorithm is pinned before a key is looked for |
+//! | unknown `crit` (RFC 7515 §4.1.11) | any `crit` is refused, for none is understood |
+//! | a key that the token brings along, `jku`, `x5u`, `jwk` (RFC 8725 §3.10) | never looked at |
+//! | an ID token, another client's or another user's token | `aud`, `cid`, the user and the scopes are compared |
+//! | members twice, with different values | refused |
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::Algorithm;
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::Value;
+
+use crate::clock::Timestamp;
+use crate::model::{Scope, UserName};
+use crate::secret::Secret;
+
+/// Key sets as the server publishes them.
+pub mod keys;
+
+use keys::{KeySet, NoKey};
+
+/// How far the server's clock may be from ours, in milliseconds.
+const LEEWAY: i64 = 60_000;
+/// The one algorithm that Okta signs with.
+const ALGORITHM: Algorithm = Algorithm::RS256;
+/// Longest token that is looked at: 64 KiB, eight times what servers and proxies allow in a header.
+const LONGEST: usize = 64 * 1024;
+
+/// What a token must be to be believed.
+#[derive(Clone, Debug)]
+pub struct Expectation<'a> {
+    /// `iss`, byte for byte.
+    pub issuer: &'a str,
+    /// What `aud` must be, or contain.
+    pub audience: &'a str,
+    /// `cid`: the client that asked for it.
+    pub client_id: &'a str,
+    /// The claim that names the user.
+    pub user_claim: &'a str,
+    /// The user, if it is known whose it must be.
+    pub user: Option<&'a UserName>,
+    /// What was asked for.
+    pub scope: &'a Scope,
+}
+
+/// Proof that a token was believed. Only this module makes one.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    token: Secret,
+    user: Option<UserName>,
+    expires_at: Option<Timestamp>,
+}
+
+impl Verified {
+    /// A token of a service whose tokens are handed on unread (`access_token = "opaque"`).
+    #[must_use]
+    pub fn opaque(token: Secret) -> Self {
+        Self { token, user: None, expires_at: None }
+    }
+
+    /// A token that was verified by an earlier process and has lain sealed since.
+    #[must_use]
+    pub fn remembered(token: Secret) -> Self {
+        Self::opaque(token)
+    }
+
+    /// The token.
+    #[must_use]
+    pub fn token(&self) -> &Secret {
+        &self.token
+    }
+
+    /// Whose it is by its own word; `None` if it was not read.
+    #[must_use]
+    pub fn user(&self) -> Option<&UserName> {
+        self.user.as_ref()
+    }
+
+    /// Its `exp`; `None` if it was not read.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        self.expires_at
+    }
+}
+
+/// Why a token was not believed. The texts name what to mend and carry nothing of the token but names.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VerifyError {
+    /// Not three parts of base64url around JSON objects.
+    #[error("the access token is not a JWT; if this server issues opaque ones, set access_token = \"opaque\"")]
+    NotAJwt,
+    /// Five parts: encrypted for the resource server (JWE).
+    #[error(
+        "the access token is encrypted (JWE) and can't be verified here: turn token encryption off for this \
+         authorization server in Okta, or set access_token = \"opaque\""
+    )]
+    Encrypted,
+    /// Not the pinned algorithm.
+    #[error("the access token is signed with {0:?}, only RS256 is accepted")]
+    Algorithm(String),
+    /// It asks for an extension to be understood.
+    #[error("the access token's header has `crit`, which is not supported")]
+    Critical,
+    /// No `kid`, or one that is not published, or a key that is not good enough.
+    #[error(transparent)]
+    Key(#[from] NoKey),
+    /// The signature is not that key's.
+    #[error("the access token's signature is wrong")]
+    Signature,
+    /// A claim is missing or of the wrong type.
+    #[error("the access token has no usable `{0}`")]
+    Claim(String),
+    /// `iss` differs.
+    #[error("the access token is from issuer {0:?}: configure the server's issuer exactly as it names itself")]
+    Issuer(String),
+    /// `aud` differs.
+    #[error("the access token is for audience {0:?}: it must be the service's `audience`")]
+    Audience(String),
+    /// `cid` differs.
+    #[error("the access token was issued to client {0:?}, not to ours")]
+    Client(String),
+    /// `exp` has passed.
+    #[error("the access token had expired when it came: compare this machine's clock with the server's")]
+    Expired,
+    /// `iat` or `nbf` is to come.
+    #[error("the access token is not valid yet: compare this machine's clock with the server's")]
+    NotYetValid,
+    /// Not the scopes asked for.
+    #[error("the access token's scopes are not those asked for (missing: {missing:?}, not asked for: {extra:?})")]
+    Scope {
+        /// Asked for, not there.
+        missing: String,
+        /// There, not asked for.
+        extra: String,
+    },
+    /// Another user's token: the gravest of all.
+    #[error("the access token speaks for another user")]
+    User(UserName),
+}
+
+/// Verifies `token`.
+///
+/// # Errors
+/// The first reason not to believe it. Whose it is comes last, so that [`VerifyError::User`] means a token that is
+/// genuine in all else.
+pub fn verify(token: &Secret, keys: &KeySet, expected: &Expectation<'_>, now: Timestamp) -> Result<Verified, VerifyError> {
+    let text = token.expose();
+    if text.len() > LONGEST {
+        return Err(VerifyError::NotAJwt);
+    }
+    let parts: Vec<&str> = text.splitn(6, '.').collect();
+    let [header, payload, signature] = parts.as_slice() else {
+        return Err(if parts.len() == 5 { VerifyError::Encrypted } else { VerifyError::NotAJwt });
+    };
+    let header = object(header)?;
+    let algorithm = header.text("alg").ok_or(VerifyError::NotAJwt)?;
+    if algorithm != "RS256" {
+        return Err(VerifyError::Algorithm(algorithm.to_owned()));
+    }
+    if header.get("crit").is_some() {
+        return Err(VerifyError::Critical);
+    }
+    let key = keys.find(header.text("kid"))?;
+    let signed = text.get(..text.len() - signature.len() - 1).ok_or(VerifyError::NotAJwt)?;
+    match jsonwebtoken::crypto::verify(signature, signed.as_bytes(), key, ALGORITHM) {
+        Ok(true) => {}
+        Ok(false) | Err(_) => return Err(VerifyError::Signature),
+    }
+    believe(&object(payload)?, expected, now).map(|(user, expires_at)| Verified {
+        token: token.clone(),
+        user: Some(user),
+        expires_at: Some(expires_at),
+    })
+}
+
+/// The claims of a token whose signature is right.
+fn believe(claims: &Object, expected: &Expectation<'_>, now: Timestamp) -> Result<(UserName, Timestamp), VerifyError> {
+    let required = |name: &str| claims.text(name).ok_or_else(|| VerifyError::Claim(name.to_owned()));
+    let issuer = required("iss")?;
+    if issuer != expected.issuer {
+        return Err(VerifyError::Issuer(issuer.to_owned()));
+    }
+    if !claims.texts("aud").ok_or_else(|| VerifyError::Claim("aud".into()))?.contains(&expected.audience) {
+        let found = claims.get("aud").map(ToString::to_string).unwrap_or_default();
+        return Err(VerifyError::Audience(found));
+    }
+    let expires_at = times(claims, now)?;
+    required("sub")?;
+    let clients = [claims.text("cid"), claims.text("client_id")];
+    if clients.iter().all(Option::is_none) {
+        return Err(VerifyError::Claim("cid".into()));
+    }
+    if let Some(other) = clients.into_iter().flatten().find(|client| *client != expected.client_id) {
+        return Err(VerifyError::Client(other.to_owned()));
+    }
+    scopes(claims, expected.scope)?;
+    let user = required(expected.user_claim)?;
+    let user = UserName::parse(user).ok_or_else(|| VerifyError::Claim(expected.user_claim.to_owned()))?;
+    if expected.user.is_some_and(|expected| *expected != user) {
+        return Err(VerifyError::User(user));
+    }
+    Ok((user, expires_at))
+}
+
+fn times(claims: &Object, now: Timestamp) -> Result<Timestamp, VerifyError> {
+    let required = |name: &str| claims.time(name).ok_or_else(|| VerifyError::Claim(name.to_owned()));
+    let (expires_at, issued_at) = (required("exp")?, required("iat")?);
+    let not_before = if claims.get("nbf").is_some() { required("nbf")? } else { issued_at };
+    if expires_at.millis().saturating_add(LEEWAY) <= now.millis() {
+        return Err(VerifyError::Expired);
+    }
+    if issued_at.max(not_before).millis().saturating_sub(LEEWAY) > now.millis() {
+        return Err(VerifyError::NotYetValid);
+    }
+    Ok(expires_at)
+}
+
+/// What the token may do must be exactly what was asked for: less is useless to the caller, more is not the caller's.
+fn scopes(claims: &Object, asked: &Scope) -> Result<(), VerifyError> {
+    let listed = claims.get("scp").map(|_| {
+        let words = claims.texts("scp").ok_or_else(|| VerifyError::Claim("scp".into()))?;
+        Ok(Scope::from_wire(&words.join(" ")))
+    });
+    let spelled = claims.get("scope").map(|_| {
+        claims.text("scope").map(Scope::from_wire).ok_or_else(|| VerifyError::Claim("scope".into()))
+    });
+    let found: Vec<Scope> = listed.into_iter().chain(spelled).collect::<Result<_, _>>()?;
+    if found.is_empty() {
+        return Err(VerifyError::Claim("scp".into()));
+    }
+    let asked = asked.of_the_token();
+    for found in found {
+        let found = found.of_the_token();
+        if found != asked {
+            let (missing, extra) = (asked.without(&found).to_string(), found.without(&asked).to_string());
+            return Err(VerifyError::Scope { missing, extra });
+        }
+    }
+    Ok(())
+}
+
+/// A JSON object none of whose members stands twice.
+struct Object(Vec<(String, Value)>);
+
+impl Object {
+    fn get(&self, name: &str) -> Option<&Value> {
+        self.0.iter().find(|(member, _)| member == name).map(|(_, value)| value)
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.get(name).and_then(Value::as_str)
+    }
+
+    /// A text, or a list of texts.
+    fn texts(&self, name: &str) -> Option<Vec<&str>> {
+        match self.get(name)? {
+            Value::String(text) => Some(vec![text]),
+            Value::Array(texts) => texts.iter().map(Value::as_str).collect(),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
+        }
+    }
+
+    /// `NumericDate` (RFC 7519 §2): seconds, which may have a fraction.
+    fn time(&self, name: &str) -> Option<Timestamp> {
+        let number = self.get(name)?.as_number()?;
+        #[expect(clippy::cast_possible_truncation, reason = "`as` saturates, and an absurd time stays absurd")]
+        number.as_i64().or_else(|| number.as_f64().map(|secs| secs.floor() as i64)).map(Timestamp::from_secs)
+    }
+}
+
+fn object(part: &str) -> Result<Object, VerifyError> {
+    let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| VerifyError::NotAJwt)?;
+    serde_json::from_slice(&bytes).map_err(|_| VerifyError::NotAJwt)
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Object;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Object, A::Error> {
+                let mut object = Object(Vec::new());
+                while let Some((name, value)) = access.next_entry::<String, Value>()? {
+                    if object.get(&name).is_some() {
+                        return Err(A::Error::custom("a member stands twice"));
+                    }
+                    object.0.push((name, value));
+                }
+                Ok(object)
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}
+
+#[cfg(test)]
+mod tests;
