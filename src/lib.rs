@@ -8,4 +8,8 @@ pub mod ready;
 pub mod metrics;
 pub mod model;
 pub mod jwt;
+pub mod authorization_server;
+pub mod cache;
+pub mod flight;
+pub mod refresh;
 pub mod store;

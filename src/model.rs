@@ -1,11 +1,15 @@
 //! The nouns that everything else speaks in.
 
+mod failure;
 mod grant;
 mod ids;
 mod scope;
+mod service;
 mod token;
 
+pub use failure::Failure;
 pub use grant::{EndReason, Grant, GrantState, Rotation, SameOrNew};
 pub use ids::{GrantId, GrantKey, RequestId, RoleName, ServiceName, TokenKey, UserName};
 pub use scope::{Scope, ScopeError};
+pub use service::{Kind, Service};
 pub use token::{Freshness, Issued, Life};

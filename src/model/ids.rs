@@ -59,6 +59,14 @@ name! {
     RoleName
 }
 
+impl UserName {
+    /// Stands where a user's name would be while it is not known whose a refresh token is. No login has spaces.
+    #[must_use]
+    pub fn unproven() -> Self {
+        Self(Arc::from("not proven yet"))
+    }
+}
+
 /// Which grant: a user's consent for one service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GrantKey {
@@ -74,10 +82,10 @@ impl fmt::Display for GrantKey {
     }
 }
 
-/// Which row: the grant that is vended from, or one that was imported and is not proven to be this user's.
+/// Which row: the grant that is vended from, or a refresh token that was handed in and is not proven yet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GrantId {
-    /// The grant that it is, or would become.
+    /// The grant that it is; for an unproven one only its service is known.
     pub key: GrantKey,
     /// For an unproven one, the digest of the refresh token that was handed in: the same token handed in again
     /// finds what became of it instead of being presented a second time.
@@ -89,6 +97,12 @@ impl GrantId {
     #[must_use]
     pub fn current(key: GrantKey) -> Self {
         Self { key, candidate: None }
+    }
+
+    /// A refresh token that was handed in for `service`; whose it is, its first access token will say.
+    #[must_use]
+    pub fn candidate(service: ServiceName, refresh_token: Digest) -> Self {
+        Self { key: GrantKey { service, user: UserName::unproven() }, candidate: Some(refresh_token) }
     }
 }
 

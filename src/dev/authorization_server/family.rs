@@ -53,7 +53,7 @@ pub(super) enum Verdict {
 /// Every family and refresh token since the start.
 #[derive(Default)]
 pub(super) struct Families {
-    families: HashMap<FamilyId, Family>,
+    by_id: HashMap<FamilyId, Family>,
     tokens: HashMap<Digest, RefreshToken>,
     opened: u64,
 }
@@ -63,13 +63,13 @@ impl Families {
         self.opened += 1;
         let id = FamilyId(self.opened);
         let used = login.at;
-        self.families.insert(id, Family { login, newest: None, used, ended: false, in_flight: 0 });
+        self.by_id.insert(id, Family { login, newest: None, used, ended: false, in_flight: 0 });
         id
     }
 
     /// `token` becomes the family's newest; the one before, whichever was presented, is retired as of `now`.
     pub(super) fn add_token(&mut self, id: FamilyId, token: Secret, now: Moment) {
-        let Some(family) = self.families.get_mut(&id) else { return };
+        let Some(family) = self.by_id.get_mut(&id) else { return };
         self.tokens.insert(token.digest(), RefreshToken { family: id, retired: None });
         if let Some(before) = family.newest.replace(token)
             && let Some(record) = self.tokens.get_mut(&before.digest())
@@ -80,7 +80,7 @@ impl Families {
 
     /// The idle window begins anew.
     pub(super) fn touch(&mut self, id: FamilyId, now: Moment) {
-        if let Some(family) = self.families.get_mut(&id) {
+        if let Some(family) = self.by_id.get_mut(&id) {
             family.used = now;
         }
     }
@@ -94,7 +94,7 @@ impl Families {
         idle_window: Duration,
     ) -> Verdict {
         let Some(record) = self.tokens.get(&token.digest()) else { return Verdict::Dead };
-        let Some(family) = self.families.get(&record.family) else { return Verdict::Dead };
+        let Some(family) = self.by_id.get(&record.family) else { return Verdict::Dead };
         let expired = family.login.expires.is_some_and(|expires| expires <= now.wall);
         let idle = age(now, &family.used) >= idle_window;
         if family.ended || family.login.server != server || expired || idle {
@@ -108,7 +108,7 @@ impl Families {
 
     /// Every refresh token of the family is dead from now on. `None` if that was so before.
     pub(super) fn end(&mut self, id: FamilyId) -> Option<&Login> {
-        let family = self.families.get_mut(&id)?;
+        let family = self.by_id.get_mut(&id)?;
         if family.ended {
             return None;
         }
@@ -117,7 +117,7 @@ impl Families {
     }
 
     pub(super) fn get(&self, id: FamilyId) -> Option<&Family> {
-        self.families.get(&id)
+        self.by_id.get(&id)
     }
 
     /// The family of a refresh token, dead or alive.
@@ -127,20 +127,20 @@ impl Families {
 
     /// The families of `user` that live.
     pub(super) fn of_user(&self, user: &str) -> Vec<FamilyId> {
-        let theirs = self.families.iter().filter(|(_, family)| family.login.user == user && !family.ended);
+        let theirs = self.by_id.iter().filter(|(_, family)| family.login.user == user && !family.ended);
         theirs.map(|(id, _)| *id).collect()
     }
 
     /// One more request about this family has begun; answers how many are now under way.
     pub(super) fn enter(&mut self, id: FamilyId) -> u64 {
-        self.families.get_mut(&id).map_or(0, |family| {
+        self.by_id.get_mut(&id).map_or(0, |family| {
             family.in_flight += 1;
             family.in_flight
         })
     }
 
     pub(super) fn leave(&mut self, id: FamilyId) {
-        if let Some(family) = self.families.get_mut(&id) {
+        if let Some(family) = self.by_id.get_mut(&id) {
             family.in_flight = family.in_flight.saturating_sub(1);
         }
     }
@@ -149,10 +149,6 @@ impl Families {
 impl Family {
     pub(super) fn newest(&self) -> Option<&Secret> {
         self.newest.as_ref()
-    }
-
-    pub(super) fn is_ended(&self) -> bool {
-        self.ended
     }
 }
 

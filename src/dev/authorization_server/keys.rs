@@ -54,8 +54,11 @@ impl Keys {
 
     /// The JWK set. The order carries no meaning; the active key is not the first, so that no client gets used to it.
     pub(super) fn published(&self) -> Value {
-        let mut keys: Vec<Value> =
-            [&self.next, &self.active, &self.expired].into_iter().flatten().filter_map(SigningKey::jwk).collect();
+        let mut keys: Vec<Value> = [&self.next, &self.active, &self.expired]
+            .into_iter()
+            .flatten()
+            .filter_map(SigningKey::jwk)
+            .collect();
         if self.publishes_weak_key {
             keys.push(weak_key::jwk());
         }

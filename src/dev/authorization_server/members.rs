@@ -26,11 +26,13 @@ impl Members {
     }
 
     pub(super) fn flag(&mut self, name: &'static str) -> Result<Option<bool>, String> {
-        self.read(name, "true or false", |value| value.as_bool())
+        self.read(name, "true or false", Value::as_bool)
     }
 
     pub(super) fn count(&mut self, name: &'static str) -> Result<Option<u32>, String> {
-        self.read(name, "a whole number", |value| value.as_u64().and_then(|number| u32::try_from(number).ok()))
+        self.read(name, "a whole number", |value| {
+            value.as_u64().and_then(|number| u32::try_from(number).ok())
+        })
     }
 
     /// Seconds, fractions allowed.
@@ -44,7 +46,10 @@ impl Members {
         self.read(name, "a list of strings", texts)
     }
 
-    pub(super) fn texts_by_name(&mut self, name: &'static str) -> Result<Option<BTreeMap<String, Vec<String>>>, String> {
+    pub(super) fn texts_by_name(
+        &mut self,
+        name: &'static str,
+    ) -> Result<Option<BTreeMap<String, Vec<String>>>, String> {
         self.read(name, "an object of lists of strings", |value| {
             value.as_object()?.iter().map(|(name, list)| Some((name.clone(), texts(list)?))).collect()
         })
@@ -64,7 +69,9 @@ impl Members {
     pub(super) fn finish(self) -> Result<(), String> {
         match self.left.keys().next() {
             None => Ok(()),
-            Some(unknown) => Err(format!("`{unknown}` is not known here; allowed: {}", self.known.join(", "))),
+            Some(unknown) => {
+                Err(format!("`{unknown}` is not known here; allowed: {}", self.known.join(", ")))
+            }
         }
     }
 

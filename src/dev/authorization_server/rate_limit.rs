@@ -48,7 +48,12 @@ struct Window {
 
 impl RateLimits {
     /// Takes a place in the endpoint's minute. `Err` if there is none left: then nothing was taken.
-    pub(super) fn enter(&mut self, endpoint: Endpoint, limit: u32, now: &Moment) -> Result<Allowance, Allowance> {
+    pub(super) fn enter(
+        &mut self,
+        endpoint: Endpoint,
+        limit: u32,
+        now: &Moment,
+    ) -> Result<Allowance, Allowance> {
         let window = self.windows.entry(endpoint).or_insert(Window { began: *now, used: 0 });
         if age(now, &window.began) >= WINDOW {
             *window = Window { began: *now, used: 0 };

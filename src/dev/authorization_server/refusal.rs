@@ -37,7 +37,8 @@ pub(super) enum Refusal {
 pub(super) const REFRESH_TOKEN_INVALID: &str = "The refresh token is invalid or expired.";
 pub(super) const CODE_INVALID: &str = "The authorization code is invalid or has expired.";
 pub(super) const NOT_ASSIGNED: &str = "User is not assigned to the client application.";
-pub(super) const SCOPE_UNKNOWN: &str = "One or more scopes are not configured for the authorization server resource.";
+pub(super) const SCOPE_UNKNOWN: &str =
+    "One or more scopes are not configured for the authorization server resource.";
 
 impl Refusal {
     pub(super) fn invalid_request(text: &str) -> Self {
@@ -53,7 +54,9 @@ impl Refusal {
         match self {
             Self::InvalidRequest(text) => Reply::oauth_error(BAD, "invalid_request", text),
             Self::NoCredentials => unauthorized("No client credentials found."),
-            Self::WrongSecret => unauthorized("The client secret supplied for a confidential client is invalid."),
+            Self::WrongSecret => {
+                unauthorized("The client secret supplied for a confidential client is invalid.")
+            }
             Self::UnknownClient => {
                 let summary = "Invalid value for 'client_id' parameter.";
                 Reply::okta_error(StatusCode::UNAUTHORIZED, "invalid_client", summary, entropy)
@@ -79,14 +82,23 @@ impl Refusal {
                 "authorization_pending",
                 "The device authorization is pending. Please try again later.",
             ),
-            Self::SlowDown => {
-                Reply::oauth_error(BAD, "slow_down", "Polling more often than the interval allows; wait 5 seconds longer.")
-            }
+            Self::SlowDown => Reply::oauth_error(
+                BAD,
+                "slow_down",
+                "Polling more often than the interval allows; wait 5 seconds longer.",
+            ),
             Self::ExpiredToken => Reply::oauth_error(BAD, "expired_token", "The device code has expired."),
-            Self::AccessDenied => Reply::oauth_error(BAD, "access_denied", "The user denied the authorization."),
+            Self::AccessDenied => {
+                Reply::oauth_error(BAD, "access_denied", "The user denied the authorization.")
+            }
             Self::RateLimited(allowance) => {
                 let summary = "API call exceeded rate limit due to too many requests.";
-                allowance.announce(Reply::okta_error(StatusCode::TOO_MANY_REQUESTS, "E0000047", summary, entropy))
+                allowance.announce(Reply::okta_error(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "E0000047",
+                    summary,
+                    entropy,
+                ))
             }
             Self::Internal => {
                 let summary = "Internal Server Error";

@@ -44,7 +44,10 @@ impl Reply {
 
     pub(super) fn html(status: StatusCode, body: String) -> Self {
         Self::new(status, "text/html; charset=utf-8", body)
-            .with("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
+            .with(
+                "content-security-policy",
+                "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+            )
             .with("referrer-policy", "no-referrer")
             .not_stored()
     }

@@ -82,7 +82,9 @@ impl Route {
             "v1/revoke" => Endpoint::Revoke,
             "v1/authorize" => Endpoint::Authorize,
             "v1/device/authorize" => Endpoint::Device,
-            ".well-known/openid-configuration" | ".well-known/oauth-authorization-server" => Endpoint::Discovery,
+            ".well-known/openid-configuration" | ".well-known/oauth-authorization-server" => {
+                Endpoint::Discovery
+            }
             _ => return None,
         };
         Some(Self::Server(endpoint, server.to_owned()))
@@ -103,7 +105,9 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_none() {
-        for path in ["/", "/oauth2/v1/token", "/oauth2/ausx/v1/userinfo", "/controls", "/oauth2/ausx/v1/token/"] {
+        for path in
+            ["/", "/oauth2/v1/token", "/oauth2/ausx/v1/userinfo", "/controls", "/oauth2/ausx/v1/token/"]
+        {
             assert_eq!(Route::parse(path), None, "{path}");
         }
         assert_eq!(Route::parse("/control"), Some(Route::Control(String::new())));

@@ -44,7 +44,8 @@ impl SigningKey {
     pub(super) fn public_pem(&self) -> Option<String> {
         let der: PublicKeyX509Der<'_> = self.pair.public_key().as_der().ok()?;
         let text = STANDARD.encode(der.as_ref());
-        let lines: Vec<&str> = text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
+        let lines: Vec<&str> =
+            text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
         Some(format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n")))
     }
 }
@@ -71,12 +72,11 @@ fn element(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
     if found != tag {
         return None;
     }
-    let (length, rest) = match short {
-        0..=0x7f => (usize::from(short), rest),
-        _ => {
-            let (bytes, rest) = rest.split_at_checked(usize::from(short & 0x7f))?;
-            (bytes.iter().fold(0, |length, byte| (length << 8) | usize::from(*byte)), rest)
-        }
+    let (length, rest) = if short < 0x80 {
+        (usize::from(short), rest)
+    } else {
+        let (bytes, rest) = rest.split_at_checked(usize::from(short & 0x7f))?;
+        (bytes.iter().fold(0, |length, byte| (length << 8) | usize::from(*byte)), rest)
     };
     rest.split_at_checked(length)
 }

@@ -1,7 +1,8 @@
 //! Scope strings (RFC 6749 3.3): what a server knows, and what may be asked of it.
 
 /// Known to every custom authorization server without being created.
-pub(super) const OPENID_SCOPES: [&str; 6] = ["openid", "profile", "email", "address", "phone", "offline_access"];
+pub(super) const OPENID_SCOPES: [&str; 6] =
+    ["openid", "profile", "email", "address", "phone", "offline_access"];
 
 /// Okta refuses longer ones.
 const MAX_LENGTH: usize = 4096;
@@ -14,7 +15,8 @@ pub(super) fn parse(text: &str) -> Option<Vec<String>> {
     }
     let mut scopes: Vec<String> = Vec::new();
     for scope in text.split(' ') {
-        if scope.is_empty() || !scope.bytes().all(is_scope_byte) || scopes.iter().any(|known| known == scope) {
+        if scope.is_empty() || !scope.bytes().all(is_scope_byte) || scopes.iter().any(|known| known == scope)
+        {
             return None;
         }
         scopes.push(scope.to_owned());

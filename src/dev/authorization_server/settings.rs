@@ -163,7 +163,12 @@ mod tests {
 
     #[test]
     fn settings_out_of_range_are_refused() {
-        for body in [json!({ "leeway": 61 }), json!({ "rotation": "yes" }), json!({ "grant_types": ["implicit"] }), json!([])] {
+        for body in [
+            json!({ "leeway": 61 }),
+            json!({ "rotation": "yes" }),
+            json!({ "grant_types": ["implicit"] }),
+            json!([]),
+        ] {
             assert!(Change::read(&settings(), body.clone()).is_err(), "{body}");
         }
     }

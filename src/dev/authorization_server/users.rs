@@ -1,6 +1,6 @@
 //! The people who can log in.
 
-use super::reply::sha256;
+use crate::secret::Secret;
 
 /// All have the same password: this is a development server.
 pub(super) const PASSWORD: &str = "password";
@@ -20,7 +20,7 @@ pub(super) struct User {
 
 impl User {
     pub(super) fn new(login: &str) -> Self {
-        let digits: String = sha256(login).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digits = Secret::new(login.to_owned()).digest().to_string();
         let uid = format!("00u{}", digits.get(..17).unwrap_or(&digits));
         Self { login: login.to_owned(), uid, assigned: true, active: true }
     }

@@ -1,5 +1,5 @@
--- A user's consent for one service. A row with a candidate is a refresh token that was handed in and is not proven to
--- be this user's yet; tokens are vended from rows whose candidate is empty.
+-- A user's consent for one service. A row with a candidate (the refresh token's digest) was handed in and is not proven
+-- yet, so its user says nothing; tokens are vended from rows whose candidate is empty.
 CREATE TABLE grants (
     service         TEXT    NOT NULL,
     user            TEXT    NOT NULL,

@@ -1,0 +1,158 @@
+//! What is asked of an authorization server, and how its answers are told apart.
+//!
+//! A refresh ends in one of three ways, never two: not sent, answered for certain, or in doubt (design 1.3). What
+//! follows from each is decided in `refresh`.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::clock::Timestamp;
+use crate::jwt::{Expectation, Verified, VerifyError};
+use crate::model::Scope;
+use crate::secret::Secret;
+
+/// Sorts a token endpoint's answer; pure.
+mod answer;
+
+/// How we prove who we are: RFC 6749 §2.3.
+pub mod client_authentication;
+
+/// The client of one real server.
+pub mod client;
+
+/// Its metadata document: RFC 8414, OpenID Connect Discovery.
+mod discovery;
+
+/// One request over one connection, with limits on everything.
+pub mod http;
+
+/// Fetches and holds the key set.
+mod keys;
+
+/// The port.
+#[async_trait]
+pub trait AuthorizationServer: Send + Sync {
+    /// Presents `refresh_token` once, for `scope` (RFC 6749 §6). Takes at most `deadline`, after which the connection
+    /// is reset; never tries again by itself.
+    async fn refresh(&self, refresh_token: &Secret, scope: &Scope, deadline: Duration) -> Exchange;
+
+    /// Asks whether a refresh token would be accepted (RFC 7662), which changes nothing at the server.
+    async fn introspect(&self, refresh_token: &Secret) -> Introspection;
+
+    /// Verifies an access token against the server's keys, fetching them where needed.
+    async fn verify(&self, token: &Secret, expected: &Expected<'_>, now: Timestamp) -> Result<Verified, Unverified>;
+
+    /// Reads the client's secret again, for secrets overlap while they are changed. Whether it has changed.
+    async fn reload_client_secret(&self) -> bool;
+}
+
+/// What the caller of `verify` knows of a token; the server adds its issuer and client.
+#[derive(Clone, Debug)]
+pub struct Expected<'a> {
+    /// What `aud` must be.
+    pub audience: &'a str,
+    /// The claim that names the user.
+    pub user_claim: &'a str,
+    /// The user, if it is known whose it must be.
+    pub user: Option<&'a crate::model::UserName>,
+    /// What was asked for.
+    pub scope: &'a Scope,
+}
+
+impl<'a> Expected<'a> {
+    fn at(&self, issuer: &'a str, client_id: &'a str) -> Expectation<'a> {
+        Expectation {
+            issuer,
+            audience: self.audience,
+            client_id,
+            user_claim: self.user_claim,
+            user: self.user,
+            scope: self.scope,
+        }
+    }
+}
+
+/// How a refresh ended.
+#[derive(Clone, Debug)]
+pub enum Exchange {
+    /// Not a byte of it left this machine.
+    NotSent(String),
+    /// A whole token response.
+    Answered(Box<Tokens>),
+    /// A whole error response; the refresh token was not used up.
+    Refused(Refusal),
+    /// Anything else: the server may or may not have acted.
+    InDoubt(String),
+}
+
+/// A token response (RFC 6749 §5.1).
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    /// The access token.
+    pub access_token: Secret,
+    /// `token_type`, as it came.
+    pub token_type: String,
+    /// Its life.
+    pub expires_in: Duration,
+    /// The refresh token, if one came.
+    pub refresh_token: Option<Secret>,
+    /// The scope, if it was named.
+    pub scope: Option<Scope>,
+}
+
+/// An error response (RFC 6749 §5.2, or Okta's own shape), by who must act.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The user: this refresh token is not accepted.
+    InvalidGrant,
+    /// An administrator: nothing is wrong with the grant.
+    Configuration(Misconfiguration),
+    /// Nobody: wait.
+    RateLimited {
+        /// Until the window ends, by the server's own clock.
+        retry_after: Duration,
+    },
+}
+
+/// Something that an administrator must mend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misconfiguration {
+    /// The server's word for it.
+    pub error: String,
+    /// Where to look.
+    pub hint: &'static str,
+}
+
+impl Misconfiguration {
+    /// Whether it concerns the client, and so every grant at this server, rather than one scope or user.
+    #[must_use]
+    pub fn concerns_client(&self) -> bool {
+        ["invalid_client", "unauthorized_client", "unsupported_grant_type", "use_dpop_nonce"]
+            .contains(&self.error.as_str())
+    }
+}
+
+/// What introspection says of a refresh token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Introspection {
+    /// It would be accepted.
+    Active,
+    /// It would not.
+    Inactive,
+    /// The server offers no introspection.
+    NotOffered,
+    /// No answer that can be used.
+    Failed(String),
+}
+
+/// Why a token can't be vouched for.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Unverified {
+    /// It is not what it must be.
+    #[error("{0}")]
+    Invalid(VerifyError),
+    /// The keys that would tell can't be had for now; nothing is known against the token.
+    #[error("the authorization server's keys can't be had: {0}")]
+    NoKeys(String),
+}

@@ -1,0 +1,97 @@
+//! Where a server's endpoints are, by its own word, taken only if it names itself exactly as configured (RFC 8414 §3.3).
+
+use serde::Deserialize;
+use url::Url;
+
+/// What we use of the document.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Metadata {
+    pub(super) issuer: String,
+    pub(super) token_endpoint: Url,
+    pub(super) jwks_uri: Url,
+    pub(super) introspection_endpoint: Option<Url>,
+}
+
+/// Where the document may be: OpenID Connect's place, then RFC 8414's, which puts the well-known part before the path.
+pub(super) fn locations(issuer: &Url) -> Vec<Url> {
+    let path = issuer.path().trim_end_matches('/').to_owned();
+    let at = |path: String| {
+        let mut url = issuer.clone();
+        url.set_path(&path);
+        url
+    };
+    vec![
+        at(format!("{path}/.well-known/openid-configuration")),
+        at(format!("/.well-known/oauth-authorization-server{path}")),
+    ]
+}
+
+/// Reads a document.
+pub(super) fn parse(issuer: &str, document: &[u8]) -> Result<Metadata, String> {
+    let metadata: Metadata =
+        serde_json::from_slice(document).map_err(|error| format!("the metadata document can't be read: {error}"))?;
+    if metadata.issuer != issuer {
+        return Err(format!(
+            "the server names itself {:?}, but {issuer:?} is configured: they must be identical, to the last slash",
+            metadata.issuer
+        ));
+    }
+    let endpoints = [&metadata.token_endpoint, &metadata.jwks_uri];
+    for endpoint in endpoints.into_iter().chain(&metadata.introspection_endpoint) {
+        if !is_confidential(endpoint) {
+            return Err(format!("the endpoint {endpoint} is not https"));
+        }
+    }
+    Ok(metadata)
+}
+
+/// Whether secrets may be sent there: https, or plain http that does not leave the machine.
+pub(crate) fn is_confidential(url: &Url) -> bool {
+    let loopback = match url.host() {
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    };
+    url.scheme() == "https" || (url.scheme() == "http" && loopback)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(issuer: &str, token_endpoint: &str) -> Vec<u8> {
+        format!(r#"{{"issuer":"{issuer}","token_endpoint":"{token_endpoint}","jwks_uri":"https://o.example/keys"}}"#)
+            .into_bytes()
+    }
+
+    #[test]
+    fn the_issuer_is_compared_byte_by_byte() {
+        let issuer = "https://o.example/oauth2/aus1";
+        assert!(parse(issuer, &document(issuer, "https://o.example/token")).is_ok());
+        for other in ["https://o.example/oauth2/aus1/", "https://O.example/oauth2/aus1", "http://o.example/oauth2/aus1"] {
+            assert!(parse(issuer, &document(other, "https://o.example/token")).is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_without_tls_is_refused_unless_on_loopback() {
+        let issuer = "https://o.example";
+        assert!(parse(issuer, &document(issuer, "http://o.example/token")).is_err());
+        assert!(parse(issuer, &document(issuer, "http://127.0.0.1:1/token")).is_ok());
+        assert!(parse(issuer, &document(issuer, "http://127.0.0.1.evil.example/token")).is_err());
+    }
+
+    #[test]
+    fn both_places_are_known() {
+        let issuer = Url::parse("https://o.example/oauth2/aus1").unwrap();
+        let places: Vec<String> = locations(&issuer).into_iter().map(String::from).collect();
+        assert_eq!(
+            places,
+            [
+                "https://o.example/oauth2/aus1/.well-known/openid-configuration",
+                "https://o.example/.well-known/oauth-authorization-server/oauth2/aus1"
+            ]
+        );
+    }
+}

@@ -1,0 +1,66 @@
+//! Why no token can be had, by who must act. `api::error` alone knows what each looks like from outside.
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::model::{EndReason, UserName};
+
+/// Why no token can be had. `Clone`, for everybody who waited for the same refresh shares its outcome.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The user: connect (again).
+    LoginRequired {
+        /// Why.
+        reason: EndReason,
+        /// Since when, where that means anything.
+        since: Option<Timestamp>,
+    },
+    /// An administrator of the authorization server; the grant is kept.
+    Refused {
+        /// The server's word for it.
+        error: String,
+        /// Where to look.
+        hint: &'static str,
+    },
+    /// An administrator: a token came, but not one that may be handed out.
+    TokenInvalid {
+        /// What is wrong with it.
+        hint: String,
+    },
+    /// Nobody here: the authorization server does not answer.
+    ServerUnavailable {
+        /// When it is worth asking again.
+        retry_after: Duration,
+    },
+    /// The operator: the store does not work.
+    StoreUnavailable {
+        /// When it is worth asking again.
+        retry_after: Duration,
+    },
+    /// Nobody: the caller did not want to wait longer; the refresh goes on.
+    Timeout,
+    /// Whoever imports: the refresh token is another user's.
+    UserMismatch {
+        /// Whose it is.
+        user: UserName,
+    },
+    /// Us. The text is for the log.
+    Internal(String),
+}
+
+impl Failure {
+    /// The metric's word.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::LoginRequired { .. } => "login_required",
+            Self::Refused { .. } => "authorization_server_refused",
+            Self::TokenInvalid { .. } => "token_invalid",
+            Self::ServerUnavailable { .. } => "authorization_server_unavailable",
+            Self::StoreUnavailable { .. } => "store_unavailable",
+            Self::Timeout => "timeout",
+            Self::UserMismatch { .. } => "user_mismatch",
+            Self::Internal(_) => "internal",
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! A service as configured: what its tokens are for.
+
+use std::collections::BTreeMap;
+
+use crate::model::{RoleName, Scope, ServiceName};
+
+/// One service.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// Its name.
+    pub name: ServiceName,
+    /// The authorization server that it belongs to, by its name.
+    pub authorization_server: String,
+    /// What `aud` of its tokens must be.
+    pub audience: String,
+    /// Asked for when no role is named.
+    pub scopes: Scope,
+    /// The scope of each role.
+    pub roles: BTreeMap<RoleName, Scope>,
+    /// The claim that names the user.
+    pub user_claim: String,
+    /// Whether its access tokens are handed on unread.
+    pub opaque: bool,
+    /// What its drivers want.
+    pub kind: Kind,
+}
+
+/// What a service's drivers want.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Snowflake's drivers.
+    Snowflake,
+    /// Databricks' SDKs and drivers.
+    Databricks,
+    /// NetSuite.
+    Netsuite,
+    /// Anything that takes a bearer token.
+    Generic,
+}
+
+impl Service {
+    /// What is asked of the authorization server for `role`: always with `offline_access`, so that the answer carries
+    /// the next refresh token. `None` if the service has no such role.
+    #[must_use]
+    pub fn scope(&self, role: Option<&RoleName>) -> Option<Scope> {
+        let scope = match role {
+            None => &self.scopes,
+            Some(role) => self.roles.get(role)?,
+        };
+        Some(scope.clone().with("offline_access"))
+    }
+}

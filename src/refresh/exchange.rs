@@ -1,0 +1,264 @@
+//! One exchange of a grant's refresh token, from the lease to durable: design 2, and what to do when it is in doubt.
+
+use std::time::Duration;
+
+use crate::authorization_server::{Exchange, Introspection, Misconfiguration, Refusal, Tokens};
+use crate::clock::Moment;
+use crate::jwt;
+use crate::model::{EndReason, Failure, GrantId, Issued, RoleName, Rotation, SameOrNew, Scope, Service};
+use crate::refresh::gate::back_off;
+use crate::refresh::plan::{Plan, plan};
+use crate::refresh::{Door, Inner, SHORTLY, store_failure};
+use crate::store::{Attempt, Begun, Commit, Committed, Settled, StoredToken};
+
+/// How often one flight presents a token whose last presentation is in doubt, where no leeway ends it earlier.
+const MOST_TRIES: u32 = 8;
+/// Between two of them.
+const BETWEEN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
+
+impl Inner {
+    /// The answer's access token, durable and not verified yet. The caller has the grant's turn.
+    pub(super) async fn exchange(
+        &self,
+        id: &GrantId,
+        service: &Service,
+        role: Option<&RoleName>,
+    ) -> Result<StoredToken, Failure> {
+        let door = self
+            .doors
+            .get(&service.authorization_server)
+            .ok_or_else(|| Failure::Internal("no such authorization server".to_owned()))?;
+        let scope = service
+            .scope(role)
+            .ok_or_else(|| Failure::Internal("no such role".to_owned()))?;
+        door.gate.admit(&self.parts.clock.now())?;
+        let _place = door.gate.place().await;
+        let mut secret_reloaded = false;
+        for tries in 0..MOST_TRIES {
+            tokio::time::sleep(door.pace.wait(&id.key.user, &self.parts.clock.now())).await;
+            let begun = self.parts.clock.now();
+            let attempt = self.begin(id, service).await?;
+            if !self.may_present(id, service, door, &attempt).await? {
+                // The doubt is gone; taken up again as an attempt of its own.
+                continue;
+            }
+            let requested_at = self.parts.clock.now();
+            let left = requested_at.since(&begun).and_then(|age| self.parts.lease.duration.checked_sub(age));
+            if left.is_none_or(|left| left < door.recovery.deadline) {
+                tracing::warn!(grant = %id.key, "the lease would end before the request's deadline; taking it again");
+                continue;
+            }
+            match door.server.refresh(&attempt.refresh_token, &scope, door.recovery.deadline).await {
+                Exchange::Answered(tokens) => {
+                    door.gate.opened();
+                    return self.keep(id, role, &scope, &attempt, *tokens, requested_at).await;
+                }
+                Exchange::NotSent(why) => {
+                    self.settle_unchanged(id, &attempt).await?;
+                    tracing::warn!(grant = %id.key, %why, "not sent");
+                    let now = self.parts.clock.now();
+                    door.gate.unanswered(&now, self.parts.entropy.below(1000));
+                    return Err(Failure::ServerUnavailable { retry_after: SHORTLY });
+                }
+                Exchange::Refused(Refusal::InvalidGrant) => return Err(self.ended(id, service, &attempt).await?),
+                Exchange::Refused(Refusal::RateLimited { retry_after }) => {
+                    self.settle_unchanged(id, &attempt).await?;
+                    door.gate.limited(&self.parts.clock.now(), retry_after, self.parts.entropy.below(1000));
+                    return Err(Failure::ServerUnavailable { retry_after });
+                }
+                Exchange::Refused(Refusal::Configuration(why)) => {
+                    self.settle_unchanged(id, &attempt).await?;
+                    if why.error == "invalid_client" && !secret_reloaded && door.server.reload_client_secret().await {
+                        tracing::info!(authorization_server = service.authorization_server, "the client secret has changed; trying the new one");
+                        secret_reloaded = true;
+                        continue;
+                    }
+                    return Err(self.refused(door, why));
+                }
+                Exchange::InDoubt(why) => {
+                    tracing::warn!(grant = %id.key, %why, tries, "in doubt whether the refresh token was used up");
+                    door.gate.doubtful(&self.parts.clock.now(), self.parts.entropy.below(1000));
+                    let jitter = 500 + self.parts.entropy.below(500);
+                    tokio::time::sleep(back_off(tries, BETWEEN, jitter)).await;
+                }
+            }
+        }
+        self.give_back(id).await?;
+        Err(Failure::ServerUnavailable { retry_after: SHORTLY })
+    }
+
+    /// The row is ours, and what we are about to do is written down.
+    async fn begin(&self, id: &GrantId, service: &Service) -> Result<Attempt, Failure> {
+        // Bounded: another process's lease ends, and here only one process owns the store.
+        loop {
+            let now = self.parts.clock.now();
+            match self.parts.store.begin(id, &self.parts.lease, &now).await.map_err(|error| store_failure(&error))? {
+                Begun::Attempt(attempt) => return Ok(attempt),
+                Begun::Held(left) => tokio::time::sleep(left.min(Duration::from_millis(200))).await,
+                Begun::Ended(reason, since) => {
+                    self.drop_cached(id, service);
+                    return Err(Failure::LoginRequired { reason, since: Some(since) });
+                }
+                Begun::Missing => {
+                    return Err(Failure::LoginRequired { reason: EndReason::NeverConnected, since: None });
+                }
+            }
+        }
+    }
+
+    /// Whether the refresh token may be presented now. `false` means: yes, but begin anew, for the doubt is over.
+    async fn may_present(&self, id: &GrantId, service: &Service, door: &Door, attempt: &Attempt) -> Result<bool, Failure> {
+        let now = self.parts.clock.now();
+        let doubt = attempt.in_doubt.then_some(&attempt.since);
+        match plan(attempt.rotation, doubt, &now, &door.recovery) {
+            Plan::Present => Ok(true),
+            Plan::Wait(wait) => {
+                self.settle(id, attempt, Settled::InDoubt).await?;
+                Err(Failure::ServerUnavailable { retry_after: wait })
+            }
+            Plan::AskFirst => match door.server.introspect(&attempt.refresh_token).await {
+                Introspection::Active => {
+                    tracing::info!(grant = %id.key, "the server says that the refresh token was not used up");
+                    self.settle(id, attempt, Settled::Unchanged { in_doubt_since: None }).await?;
+                    Ok(false)
+                }
+                Introspection::Inactive => Err(self.end(id, service, attempt, EndReason::Lost).await?),
+                Introspection::NotOffered => {
+                    // Not to try would lose the grant for certain (design 1.3).
+                    tracing::warn!(grant = %id.key, "the server can't say whether the refresh token was used up; presenting it once more");
+                    Ok(true)
+                }
+                Introspection::Failed(why) => {
+                    tracing::warn!(grant = %id.key, %why, "the server does not say whether the refresh token was used up");
+                    self.settle(id, attempt, Settled::InDoubt).await?;
+                    door.gate.unanswered(&now, self.parts.entropy.below(1000));
+                    Err(Failure::ServerUnavailable { retry_after: SHORTLY })
+                }
+            },
+        }
+    }
+
+    /// Durable before anything else: neither verified nor looked at closer until it is on disk.
+    async fn keep(
+        &self,
+        id: &GrantId,
+        role: Option<&RoleName>,
+        asked: &Scope,
+        attempt: &Attempt,
+        tokens: Tokens,
+        requested_at: Moment,
+    ) -> Result<StoredToken, Failure> {
+        let rotated = tokens.refresh_token.as_ref().map(|token| {
+            if *token == attempt.refresh_token { SameOrNew::Same } else { SameOrNew::New }
+        });
+        let mut answer = Commit {
+            refresh_token: tokens.refresh_token,
+            rotation: attempt.rotation.learn(rotated),
+            role: role.cloned(),
+            scope: tokens.scope.unwrap_or_else(|| asked.clone()),
+            issued: self.life_of(&tokens.access_token, tokens.expires_in, requested_at),
+            access_token: tokens.access_token,
+            now: self.parts.clock.now().wall,
+        };
+        if !tokens.token_type.eq_ignore_ascii_case("bearer") {
+            // The refresh token counts all the same; the access token must never get out.
+            answer.issued.expires_in = Duration::ZERO;
+        }
+        let committed = self.parts.store.commit(id, attempt.version, &answer).await;
+        let version = match committed {
+            Ok(Committed::Done(version)) => version,
+            Ok(Committed::Superseded) => {
+                tracing::error!(grant = %id.key, "the grant was replaced while its refresh was under way");
+                return Err(Failure::ServerUnavailable { retry_after: SHORTLY });
+            }
+            Err(error) => {
+                tracing::error!(grant = %id.key, %error, "a new refresh token can't be written");
+                self.unsaved.keep(id.clone(), attempt.version, answer);
+                return Err(Failure::StoreUnavailable { retry_after: SHORTLY });
+            }
+        };
+        if !tokens.token_type.eq_ignore_ascii_case("bearer") {
+            let hint = "the token is not a bearer token: the client demands DPoP, which no data driver speaks; switch \
+                        off `Require DPoP` in the app integration's General tab in Okta";
+            return Err(Failure::TokenInvalid { hint: hint.to_owned() });
+        }
+        tracing::info!(grant = %id.key, ?role, version, "refreshed");
+        Ok(StoredToken {
+            token: answer.access_token,
+            scope: answer.scope,
+            issued: answer.issued,
+            verified: false,
+            version,
+        })
+    }
+
+    fn life_of(&self, token: &crate::secret::Secret, expires_in: Duration, requested_at: Moment) -> Issued {
+        // `exp` can only shorten a life: it is not verified yet.
+        let by_claim = jwt::claimed_expiry(token).map(|expiry| requested_at.wall.until(expiry));
+        let expires_in = by_claim.map_or(expires_in, |claimed| claimed.min(expires_in));
+        let spread = u32::try_from(self.parts.entropy.below(1001)).unwrap_or(0);
+        Issued { requested_at, expires_in, refresh_after: self.parts.life.refresh_after(expires_in, spread) }
+    }
+
+    /// `invalid_grant` for the newest refresh token.
+    async fn ended(&self, id: &GrantId, service: &Service, attempt: &Attempt) -> Result<Failure, Failure> {
+        let used_up_unseen = attempt.in_doubt && attempt.rotation != Rotation::Persistent;
+        let reason = if used_up_unseen { EndReason::Lost } else { EndReason::Revoked };
+        self.end(id, service, attempt, reason).await
+    }
+
+    async fn end(&self, id: &GrantId, service: &Service, attempt: &Attempt, reason: EndReason) -> Result<Failure, Failure> {
+        let since = self.parts.clock.now().wall;
+        tracing::warn!(grant = %id.key, %reason, "the grant has ended; its user must connect again");
+        self.settle(id, attempt, Settled::Ended(reason, since)).await?;
+        self.drop_cached(id, service);
+        self.count_grants();
+        Ok(Failure::LoginRequired { reason, since: Some(since) })
+    }
+
+    fn refused(&self, door: &Door, why: Misconfiguration) -> Failure {
+        let failure = Failure::Refused { error: why.error.clone(), hint: why.hint };
+        if why.concerns_client() {
+            door.gate.refused(&self.parts.clock.now(), failure.clone());
+        } else {
+            // It answered: what is wrong concerns this token alone.
+            door.gate.opened();
+        }
+        failure
+    }
+
+    async fn settle_unchanged(&self, id: &GrantId, attempt: &Attempt) -> Result<(), Failure> {
+        let in_doubt_since = attempt.in_doubt.then_some(attempt.since);
+        self.settle(id, attempt, Settled::Unchanged { in_doubt_since }).await
+    }
+
+    async fn settle(&self, id: &GrantId, attempt: &Attempt, outcome: Settled) -> Result<(), Failure> {
+        self.parts.store.settle(id, attempt.version, &outcome).await.map_err(|error| store_failure(&error))
+    }
+
+    /// Gives up for now; the doubt stays in the row.
+    async fn give_back(&self, id: &GrantId) -> Result<(), Failure> {
+        let grant = self.parts.store.grant(id).await.map_err(|error| store_failure(&error))?;
+        let Some(grant) = grant else { return Ok(()) };
+        self.parts.store.settle(id, grant.version, &Settled::InDoubt).await.map_err(|error| store_failure(&error))
+    }
+
+    /// Brings the gauges up to date, behind everybody's back.
+    pub(super) fn count_grants(&self) {
+        let (store, metrics) = (self.parts.store.clone(), self.parts.metrics.clone());
+        self.parts.tasks.spawn(async move { count_grants(&*store, &metrics).await });
+    }
+}
+
+/// Counts the grants once, for the gauges.
+async fn count_grants(store: &dyn crate::store::Store, metrics: &crate::metrics::Metrics) {
+    match store.count().await {
+        Ok(counts) => {
+            metrics.grants.reset();
+            for (service, state, count) in counts {
+                metrics.grants.with_label_values(&[service.as_str(), state.as_str()]).set(count);
+            }
+        }
+        Err(error) => tracing::warn!(%error, "grants not counted"),
+    }
+}

@@ -1,0 +1,170 @@
+//! One door per authorization server: shut while the server limits, refuses or does not answer, so that its trouble costs
+//! it no storm and callers no wait. After a while one request probes; its outcome opens the door or shuts it for longer.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::clock::Moment;
+use crate::model::Failure;
+
+/// Exchanges in flight at one server. Okta takes 75 at once from a whole organisation.
+const MOST_AT_ONCE: usize = 16;
+/// How long a probe may take before the next one is let through.
+const PROBE: Duration = Duration::from_secs(10);
+/// First and longest wait after no answer.
+const UNANSWERED: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Answers in doubt in a row, at this server, that count as no answer.
+const DOUBTS: u32 = 4;
+/// First and longest wait after a refusal that concerns the client: an administrator must act.
+const REFUSED: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(10));
+
+/// The door.
+pub(super) struct Gate {
+    state: Mutex<State>,
+    slots: Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Shut until then, by the boot clock, and what callers are told meanwhile.
+    shut: Option<(Duration, Failure)>,
+    /// Bad outcomes in a row.
+    streak: u32,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self { state: Mutex::default(), slots: Arc::new(Semaphore::new(MOST_AT_ONCE)) }
+    }
+}
+
+impl Gate {
+    /// May a request be made now? Refused at once while the door is shut.
+    pub(super) fn admit(&self, now: &Moment) -> Result<(), Failure> {
+        let mut state = self.lock();
+        match &mut state.shut {
+            None => Ok(()),
+            Some((until, failure)) if now.boot < *until => Err(with_wait(failure, until.saturating_sub(now.boot))),
+            Some((until, _)) => {
+                // This one probes; the others wait for its outcome, or for it to take too long.
+                *until = now.boot + PROBE;
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits for one of the places at this server.
+    pub(super) async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        // The semaphore is never closed.
+        Arc::clone(&self.slots).acquire_owned().await.ok()
+    }
+
+    /// It answered and takes us.
+    pub(super) fn opened(&self) {
+        *self.lock() = State::default();
+    }
+
+    /// It did not answer. `jitter` is 0 to 1000.
+    pub(super) fn unanswered(&self, now: &Moment, jitter: u64) {
+        self.shut(now, UNANSWERED, jitter, |retry_after| Failure::ServerUnavailable { retry_after });
+    }
+
+    /// It may have acted, but no usable answer came. One lost answer is nobody else's business; several in a row are.
+    pub(super) fn doubtful(&self, now: &Moment, jitter: u64) {
+        let streak = {
+            let mut state = self.lock();
+            state.streak = state.streak.saturating_add(1);
+            state.streak
+        };
+        if streak >= DOUBTS {
+            self.unanswered(now, jitter);
+        }
+    }
+
+    /// It does not take this client.
+    pub(super) fn refused(&self, now: &Moment, failure: Failure) {
+        self.shut(now, REFUSED, 1000, |_| failure);
+    }
+
+    /// Its rate limit is used up for `wait`; the jitter keeps everybody from coming back in the same instant.
+    pub(super) fn limited(&self, now: &Moment, wait: Duration, jitter: u64) {
+        let until = now.boot + wait + Duration::from_millis(jitter);
+        self.lock().shut = Some((until, Failure::ServerUnavailable { retry_after: wait }));
+    }
+
+    fn shut(&self, now: &Moment, bounds: (Duration, Duration), jitter: u64, failure: impl FnOnce(Duration) -> Failure) {
+        let mut state = self.lock();
+        let wait = back_off(state.streak, bounds, jitter);
+        state.streak = state.streak.saturating_add(1);
+        state.shut = Some((now.boot + wait, failure(wait)));
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Doubles from the first bound to the second; `jitter` (0 to 1000) takes its share of the result.
+pub(super) fn back_off(streak: u32, (first, longest): (Duration, Duration), jitter: u64) -> Duration {
+    let whole = first.saturating_mul(2_u32.saturating_pow(streak.min(20))).min(longest);
+    whole / 1000 * u32::try_from(jitter.min(1000)).unwrap_or(1000)
+}
+
+fn with_wait(failure: &Failure, wait: Duration) -> Failure {
+    match failure {
+        Failure::ServerUnavailable { .. } => Failure::ServerUnavailable { retry_after: wait },
+        other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock as _, ManualClock, Timestamp};
+
+    #[test]
+    fn a_shut_door_lets_one_probe_through_when_its_time_is_over() {
+        let (clock, gate) = (ManualClock::new(Timestamp::from_secs(1_800_000_000)), Gate::default());
+        assert!(gate.admit(&clock.now()).is_ok());
+        gate.unanswered(&clock.now(), 1000);
+        let refused = gate.admit(&clock.now()).unwrap_err();
+        assert_eq!(refused, Failure::ServerUnavailable { retry_after: Duration::from_millis(500) });
+        clock.advance(Duration::from_millis(500));
+        assert!(gate.admit(&clock.now()).is_ok(), "the probe");
+        assert!(gate.admit(&clock.now()).is_err(), "one at a time");
+        gate.opened();
+        assert!(gate.admit(&clock.now()).is_ok());
+    }
+
+    #[test]
+    fn a_probe_that_never_reports_back_does_not_shut_the_door_for_good() {
+        let (clock, gate) = (ManualClock::new(Timestamp::from_secs(1_800_000_000)), Gate::default());
+        gate.unanswered(&clock.now(), 1000);
+        clock.advance(Duration::from_secs(1));
+        assert!(gate.admit(&clock.now()).is_ok());
+        clock.advance(PROBE);
+        assert!(gate.admit(&clock.now()).is_ok());
+    }
+
+    #[test]
+    fn waits_double_up_to_their_bound() {
+        let waits: Vec<u128> = (0..9).map(|streak| back_off(streak, UNANSWERED, 1000).as_millis()).collect();
+        assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
+        assert_eq!(back_off(u32::MAX, UNANSWERED, 0), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_rate_limit_shuts_the_door_until_its_window_ends() {
+        let (clock, gate) = (ManualClock::new(Timestamp::from_secs(1_800_000_000)), Gate::default());
+        gate.limited(&clock.now(), Duration::from_secs(37), 0);
+        clock.advance(Duration::from_secs(36));
+        assert_eq!(
+            gate.admit(&clock.now()).unwrap_err(),
+            Failure::ServerUnavailable { retry_after: Duration::from_secs(1) }
+        );
+        clock.advance(Duration::from_secs(1));
+        assert!(gate.admit(&clock.now()).is_ok());
+    }
+}

@@ -1,0 +1,92 @@
+//! A refresh token from elsewhere becomes a grant once it has proven whose it is.
+//!
+//! It is put down before it is presented, like any other, under its own digest: a crash loses nothing, and handing in
+//! the same token again takes up what its first presentation brought, instead of presenting it a second time.
+
+use std::sync::Arc;
+
+use crate::authorization_server::Unverified;
+use crate::model::{EndReason, Failure, Grant, GrantId, GrantKey, Service, TokenKey};
+use crate::refresh::{Engine, Inner, SHORTLY, store_failure};
+use crate::secret::Secret;
+use crate::store::StoredToken;
+
+impl Engine {
+    /// Proves `refresh_token` by one exchange for the service's default scopes and makes it the grant of `key`. The work
+    /// goes on if the caller leaves.
+    ///
+    /// # Errors
+    /// [`Failure::UserMismatch`] names the true user; the token is kept, and importing it again for that user
+    /// takes it up.
+    pub async fn import(&self, key: GrantKey, refresh_token: Secret) -> Result<Grant, Failure> {
+        let inner = Arc::clone(&self.0);
+        let import = self.0.parts.tasks.spawn(async move { inner.import(&key, &refresh_token).await });
+        import.await.unwrap_or_else(|error| Err(Failure::Internal(error.to_string())))
+    }
+
+    /// Finds out what became of a candidate's exchange that was in doubt; whoever imports it again finds the result.
+    pub(super) fn resume_candidate(&self, id: GrantId) {
+        let inner = Arc::clone(&self.0);
+        self.0.parts.tasks.spawn(async move {
+            let Ok(service) = inner.service(&id.key.service) else { return };
+            let _turn = inner.turns.take(&id).await;
+            if let Err(failure) = inner.exchange(&id, &service, None).await {
+                tracing::warn!(grant = %id.key, ?failure, "an import that was under way can't be finished yet");
+            }
+        });
+    }
+}
+
+impl Inner {
+    async fn import(&self, key: &GrantKey, refresh_token: &Secret) -> Result<Grant, Failure> {
+        let service = self.service(&key.service)?;
+        let candidate = GrantId::candidate(key.service.clone(), refresh_token.digest());
+        let current = GrantId::current(key.clone());
+        // In this order everywhere, so that two imports can't wait for each other.
+        let (_own_turn, _turn) = (self.turns.take(&candidate).await, self.turns.take(&current).await);
+        if self.unsaved.holds(&candidate) || self.unsaved.holds(&current) {
+            return Err(Failure::StoreUnavailable { retry_after: SHORTLY });
+        }
+        let now = self.parts.clock.now().wall;
+        let store = &self.parts.store;
+        store.add_candidate(&candidate, refresh_token, now).await.map_err(|error| store_failure(&error))?;
+        let stored = self.proof(&candidate, &service).await?;
+        let token_key = TokenKey { grant: key.clone(), role: None };
+        match self.verify(&service, &token_key, Some(&key.user), &stored).await {
+            Ok(_verified) => {}
+            Err(Unverified::NoKeys(why)) => {
+                tracing::warn!(grant = %key, %why, "an import waits to be verified; import the same token again");
+                return Err(Failure::ServerUnavailable { retry_after: SHORTLY });
+            }
+            Err(Unverified::Invalid(crate::jwt::VerifyError::User(user))) => return Err(Failure::UserMismatch { user }),
+            Err(Unverified::Invalid(error)) => return Err(Failure::TokenInvalid { hint: error.to_string() }),
+        }
+        if !store.promote(&candidate, &key.user).await.map_err(|error| store_failure(&error))? {
+            return Err(Failure::Internal("a proven candidate is gone".to_owned()));
+        }
+        self.drop_cached(&current, &service);
+        self.count_grants();
+        // What proved the grant is its first token.
+        self.recall(&token_key, &service, None).await?;
+        let grant = store.grant(&current).await.map_err(|error| store_failure(&error))?;
+        tracing::info!(grant = %key, "imported");
+        grant.ok_or_else(|| Failure::Internal("a grant is gone right after its import".to_owned()))
+    }
+
+    /// The token that tells whose the candidate is: from its first exchange if that took place already.
+    async fn proof(&self, candidate: &GrantId, service: &Service) -> Result<StoredToken, Failure> {
+        let store = &self.parts.store;
+        let stored = store.access_token(candidate, None).await.map_err(|error| store_failure(&error))?;
+        if let Some(stored) = stored.filter(|token| !token.issued.remaining(&self.parts.clock.now()).is_zero()) {
+            return Ok(stored);
+        }
+        let result = self.exchange(candidate, service, None).await;
+        if let Err(Failure::LoginRequired { reason, .. }) = &result
+            && *reason != EndReason::NeverConnected
+        {
+            // Worthless; a later try with the same token should hear it from the server again.
+            store.drop_candidate(candidate).await.map_err(|error| store_failure(&error))?;
+        }
+        result
+    }
+}

@@ -1,0 +1,90 @@
+//! Answers that could not be written: kept in memory, written again and again, spilled when the process must stop.
+//!
+//! Design 1.6: while an answer is here, its grant gets no further refresh and nothing new is vended from it, and
+//! readiness says so.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::entropy::Entropy;
+use crate::model::GrantId;
+use crate::ready::Ready;
+use crate::refresh::gate::back_off;
+use crate::store::{Commit, Committed, Store};
+use crate::tasks::Tasks;
+
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How often a stopping process tries to write before it spills.
+const LAST_TRIES: u32 = 3;
+
+/// The answers that are not on disk.
+#[derive(Clone)]
+pub(super) struct Unsaved {
+    held: Arc<Mutex<HashSet<GrantId>>>,
+    store: Arc<dyn Store>,
+    entropy: Arc<dyn Entropy>,
+    ready: Ready,
+    tasks: Tasks,
+}
+
+impl Unsaved {
+    pub(super) fn new(store: Arc<dyn Store>, entropy: Arc<dyn Entropy>, ready: Ready, tasks: Tasks) -> Self {
+        Self { held: Arc::default(), store, entropy, ready, tasks }
+    }
+
+    /// Whether this grant waits for its answer to be written.
+    pub(super) fn holds(&self, id: &GrantId) -> bool {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
+    }
+
+    /// Takes an answer into care.
+    pub(super) fn keep(&self, id: GrantId, version: i64, answer: Commit) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
+        let (this, latch) = (self.clone(), self.ready.hold("store"));
+        self.tasks.spawn(async move {
+            this.save(&id, version, &answer).await;
+            this.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            drop(latch);
+        });
+    }
+
+    async fn save(&self, id: &GrantId, version: i64, answer: &Commit) {
+        let (mut tries, mut tries_since_stop) = (0, 0);
+        loop {
+            let wait = back_off(tries, RETRY, 500 + self.entropy.below(500));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.tasks.stopping(), if tries_since_stop == 0 => {}
+            }
+            tries = tries.saturating_add(1);
+            match self.store.commit(id, version, answer).await {
+                Ok(Committed::Done(_)) => {
+                    tracing::info!(grant = %id.key, tries, "a refresh token that could not be written is on disk now");
+                    return;
+                }
+                Ok(Committed::Superseded) => {
+                    // Either an earlier try was written although it reported an error, or the grant was replaced by an
+                    // import meanwhile; in both cases nothing is left to save.
+                    tracing::info!(grant = %id.key, tries, "the grant moved on while its answer could not be written");
+                    return;
+                }
+                Err(error) => {
+                    tracing::error!(grant = %id.key, tries, %error, "a new refresh token can't be written; it is kept in memory");
+                }
+            }
+            if self.tasks.is_stopping() {
+                tries_since_stop += 1;
+                if tries_since_stop >= LAST_TRIES {
+                    match self.store.spill(id, version, answer).await {
+                        Ok(()) => {
+                            tracing::warn!(grant = %id.key, "stopping: the answer was put into a file beside the store");
+                            return;
+                        }
+                        Err(error) => tracing::error!(grant = %id.key, %error, "can't be put beside the store either"),
+                    }
+                }
+            }
+        }
+    }
+}
