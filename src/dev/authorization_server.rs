@@ -53,6 +53,7 @@ use crate::entropy::Entropy;
 use crate::secret::Secret;
 use crate::tasks::Tasks;
 
+use keys::Need;
 use service::Service;
 use settings::Settings;
 use state::{CLIENT_ID, State};
@@ -132,7 +133,7 @@ impl DevServer {
     /// The id of the authorization server for `databricks`.
     pub const DATABRICKS: &str = "ausdevdatabricks";
 
-    /// Binds and serves; returns once it listens. Keys are made when they are first needed.
+    /// Binds and serves; returns once it listens. Keys are made beside it, or when they are first needed.
     ///
     /// # Errors
     /// If the address can't be bound.
@@ -154,6 +155,11 @@ impl DevServer {
         let state = State::new(entropy, origin.clone(), settings, client_secret.clone());
         let service = Arc::new(Service::new(clock, tasks.clone(), state));
         tasks.spawn_until_stop(http::serve(listener, service.clone()));
+        let ahead = service.clone();
+        tasks.spawn_until_stop(async move {
+            // Only to be quick when the first request comes: that one makes what is missing, and tells of failures.
+            let _made_later = ahead.make_keys(Self::SNOWFLAKE, Need::Active).await;
+        });
         Ok(Self { address, origin, client_secret, service })
     }
 

@@ -258,10 +258,8 @@ mod tests {
     use super::*;
 
     fn order(body: Value) -> Order {
-        match Command::read(body).unwrap() {
-            Command::Order(order) => order,
-            other => panic!("{other:?}"),
-        }
+        let Command::Order(order) = Command::read(body).unwrap() else { panic!("not for later requests") };
+        order
     }
 
     #[test]

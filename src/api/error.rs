@@ -1,0 +1,207 @@
+//! The only place that knows what a failure looks like from outside (RFC 9457): status, stable code, a sentence.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::{Response, StatusCode};
+use serde_json::{Map, Value, json};
+
+use crate::api::answer::answer;
+use crate::model::{EndReason, Failure, RequestId};
+use crate::policy::Denied;
+
+/// A failure as the outside sees it. Carries no token, no secret, no internal text.
+pub struct Problem {
+    status: StatusCode,
+    error: &'static str,
+    detail: String,
+    members: Map<String, Value>,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, error: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, error, detail: detail.into(), members: Map::new(), header: None }
+    }
+
+    fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
+        self.members.insert(member.to_owned(), value.into());
+        self
+    }
+
+    fn retry_after(mut self, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        self.header = Some((RETRY_AFTER, HeaderValue::from(seconds.max(1))));
+        self
+    }
+
+    /// A parameter that is missing, twice, unknown or malformed.
+    #[must_use]
+    pub fn invalid_parameter(parameter: &str, why: &str) -> Self {
+        // Echoed for whoever mistyped it, but not without bounds.
+        let parameter: String = parameter.chars().filter(|c| !c.is_control()).take(64).collect();
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", format!("{parameter}: {why}")).with("parameter", parameter)
+    }
+
+    /// A request that is wrong otherwise.
+    #[must_use]
+    pub fn invalid_request(detail: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", detail)
+    }
+
+    /// The path is right and the method is not.
+    #[must_use]
+    pub fn method_not_allowed(allowed: &'static str) -> Self {
+        let problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request", format!("only {allowed} is understood"));
+        Self { header: Some((ALLOW, HeaderValue::from_static(allowed))), ..problem }
+    }
+
+    /// No rule allows it. The same whether or not anything exists.
+    #[must_use]
+    pub fn access_denied() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "access_denied", "no rule allows this caller to have that token")
+    }
+
+    /// Nothing is there.
+    #[must_use]
+    pub fn not_found(detail: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", detail)
+    }
+
+    /// The body is larger than anything that makes sense.
+    #[must_use]
+    pub fn too_large() -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the request is too large")
+    }
+
+    /// Ours; the log says what.
+    #[must_use]
+    pub fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "internal error; the log has the details under this request id")
+    }
+
+    /// The service does not exist, and who asks may know.
+    #[must_use]
+    pub fn unknown_service() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "unknown_service", "no service of this name is configured")
+    }
+
+    /// The stable code.
+    #[must_use]
+    pub fn error(&self) -> &'static str {
+        self.error
+    }
+
+    /// The answer.
+    #[must_use]
+    pub fn into_answer(self, id: &RequestId) -> Response<Full<Bytes>> {
+        let mut body = json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason().unwrap_or("Error"),
+            "status": self.status.as_u16(),
+            "error": self.error,
+            "detail": self.detail,
+            "request_id": id.as_str(),
+        });
+        if let Some(body) = body.as_object_mut() {
+            body.extend(self.members);
+        }
+        let mut answer = answer(self.status, "application/problem+json", body.to_string());
+        if let Some((name, value)) = self.header {
+            answer.headers_mut().insert(name, value);
+        }
+        answer
+    }
+}
+
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::NoRule => Self::access_denied(),
+            Denied::UnknownService => Self::unknown_service(),
+            Denied::UnknownRole => Self::invalid_parameter("role", "the service has no such role"),
+        }
+    }
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::LoginRequired { reason, since } => {
+                let problem = Self::new(StatusCode::CONFLICT, "login_required", login_required(reason))
+                    .with("reason", reason.as_str());
+                match since {
+                    Some(since) => problem.with("since", since.to_string()),
+                    None => problem,
+                }
+            }
+            Failure::UserMismatch { user } => Self::new(
+                StatusCode::CONFLICT,
+                "user_mismatch",
+                "the refresh token is another user's; it is kept: import it again, for that user",
+            )
+            .with("user", user.as_str()),
+            Failure::Refused { error, hint } => Self::new(
+                StatusCode::BAD_GATEWAY,
+                "authorization_server_refused",
+                "the authorization server refuses to issue this token; an administrator must act, the grant is kept",
+            )
+            .with("authorization_server_error", error)
+            .with("hint", hint),
+            Failure::TokenInvalid { hint } => Self::new(
+                StatusCode::BAD_GATEWAY,
+                "token_invalid",
+                "the authorization server issued a token that does not verify; it is not handed out",
+            )
+            .with("hint", hint),
+            Failure::ServerUnavailable { retry_after } => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "authorization_server_unavailable",
+                "the authorization server can't be asked now, and no token with enough life is at hand",
+            )
+            .retry_after(retry_after),
+            Failure::StoreUnavailable { retry_after } => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "store_unavailable",
+                "the store does not work, and no token with enough life is at hand",
+            )
+            .retry_after(retry_after),
+            Failure::Timeout => Self::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "timeout",
+                "the refresh takes longer than this request may wait; it goes on",
+            )
+            .retry_after(Duration::from_secs(1)),
+            Failure::Internal(text) => {
+                tracing::error!(error = text, "internal error");
+                Self::internal()
+            }
+        }
+    }
+}
+
+fn login_required(reason: EndReason) -> &'static str {
+    match reason {
+        EndReason::NeverConnected => "this user has not connected this service",
+        EndReason::Expired => "this user's consent has expired; they must connect again",
+        EndReason::Revoked => "the authorization server takes this user's consent no more; they must connect again",
+        EndReason::RoleNotGranted => "this user has not granted this role; they must connect again and grant it",
+        EndReason::Lost => "this user's consent was lost with an answer that never arrived; they must connect again",
+    }
+}
+
+/// For tests and logs.
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.status.as_u16(), self.error, json!(self.members))
+    }
+}
+
+impl fmt::Debug for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

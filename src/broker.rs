@@ -1,0 +1,88 @@
+//! From a permit to a token: one match on how stale the one at hand is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cache::{CachedToken, TokenCache};
+use crate::clock::{Clock, Moment};
+use crate::metrics::Metrics;
+use crate::model::{Failure, Freshness, Life};
+use crate::policy::Permit;
+use crate::refresh::Engine;
+
+/// Hands out tokens.
+pub struct Broker {
+    engine: Engine,
+    cache: TokenCache,
+    life: Life,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+}
+
+/// Where a token came from: the metric's label.
+#[derive(Clone, Copy)]
+enum Source {
+    Cache,
+    Refresh,
+}
+
+impl Broker {
+    /// Vends what `engine` puts into `cache`.
+    #[must_use]
+    pub fn new(engine: Engine, cache: TokenCache, life: Life, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
+        Self { engine, cache, life, clock, metrics }
+    }
+
+    /// The token that `permit` is for, with at least `min_ttl` of life (by default what the configuration promises),
+    /// within `patience`.
+    ///
+    /// # Errors
+    /// Why there is none. After [`Failure::Timeout`] the refresh goes on.
+    pub async fn vend(
+        &self,
+        permit: &Permit,
+        min_ttl: Option<Duration>,
+        patience: Duration,
+    ) -> Result<Arc<CachedToken>, Failure> {
+        let started = self.clock.now();
+        let waiting = tokio::time::timeout(patience, self.find(permit, min_ttl));
+        let result = waiting.await.unwrap_or(Err(Failure::Timeout));
+        let service = permit.key().grant.service.as_str();
+        let word = result.as_ref().map_or_else(Failure::word, |_| "ok");
+        self.metrics.token_requests.with_label_values(&[service, word]).inc();
+        let (token, source) = result?;
+        let took = self.clock.now().since(&started).unwrap_or_default();
+        let source = match source {
+            Source::Cache => "cache",
+            Source::Refresh => "refresh",
+        };
+        self.metrics.token_request_duration.with_label_values(&[source]).observe(took.as_secs_f64());
+        Ok(token)
+    }
+
+    /// The time by the clock that lives are counted on.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        self.clock.now()
+    }
+
+    async fn find(&self, permit: &Permit, min_ttl: Option<Duration>) -> Result<(Arc<CachedToken>, Source), Failure> {
+        let key = permit.key();
+        let (token, source) = match self.cache.get(key) {
+            Some(token) => (token, Source::Cache),
+            None => (self.engine.token(key, None).await?, Source::Refresh),
+        };
+        let wanted = self.life.wanted(token.issued.expires_in, min_ttl);
+        match token.issued.freshness(&self.clock.now(), wanted) {
+            Freshness::Fresh => Ok((token, source)),
+            Freshness::Due => {
+                // Goes on behind the caller's back; the next one finds its result.
+                drop(self.engine.token(key, Some(token.version)));
+                Ok((token, source))
+            }
+            Freshness::Short | Freshness::Gone => {
+                self.engine.token(key, Some(token.version)).await.map(|token| (token, Source::Refresh))
+            }
+        }
+    }
+}

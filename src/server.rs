@@ -1,0 +1,250 @@
+//! Accepts connections and serves HTTP/1.1 on them. Nothing that a client does ends the loop, and everything that it can
+//! make us do has a limit.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, UnixListener};
+
+use crate::caller::Caller;
+use crate::metrics::Metrics;
+use crate::tasks::Tasks;
+
+/// What a client may make us hold.
+///
+/// A connection costs at most its buffer: with the defaults 1024 x 16 KiB. A head that takes longer than
+/// `header_timeout`, or a connection idle for that long, is closed.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections in all.
+    pub connections: usize,
+    /// Connections of one uid; on a TCP listener of everybody together.
+    pub connections_per_uid: usize,
+    /// Bytes of a request's head.
+    pub head: usize,
+    /// Headers of a request.
+    pub headers: usize,
+    /// From the first byte of a head to its last, and between two requests.
+    pub header_timeout: Duration,
+}
+
+/// Who sent a request.
+#[derive(Clone, Copy, Debug)]
+pub enum Peer {
+    /// A local process.
+    Local(Caller),
+    /// Somebody on the network, of whom nothing is known.
+    Network(SocketAddr),
+}
+
+/// Answers requests.
+pub trait Handler: Send + Sync + 'static {
+    /// The answer; every failure is an answer too.
+    fn answer(&self, peer: Peer, request: Request<Incoming>) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+}
+
+/// A listening socket of either kind.
+pub trait Listener: Send + 'static {
+    /// One connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next connection and who is at its other end.
+    fn next(&self) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
+}
+
+impl Listener for UnixListener {
+    type Stream = tokio::net::UnixStream;
+
+    async fn next(&self) -> io::Result<(Self::Stream, Peer)> {
+        let (stream, _unnamed) = self.accept().await?;
+        let caller = Caller::of(&stream)?;
+        Ok((stream, Peer::Local(caller)))
+    }
+}
+
+impl Listener for TcpListener {
+    type Stream = tokio::net::TcpStream;
+
+    async fn next(&self) -> io::Result<(Self::Stream, Peer)> {
+        let (stream, address) = self.accept().await?;
+        Ok((stream, Peer::Network(address)))
+    }
+}
+
+/// Serves until a stop is asked for; then finishes what is running.
+pub async fn serve<L: Listener, H: Handler>(
+    name: &'static str,
+    listener: L,
+    handler: Arc<H>,
+    limits: Limits,
+    tasks: Tasks,
+    metrics: Arc<Metrics>,
+) {
+    let seats = Seats::new(limits, name, Arc::clone(&metrics));
+    loop {
+        let accepted = tokio::select! {
+            () = tasks.stopping() => return,
+            accepted = listener.next() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) if is_the_clients(&error) => continue,
+            Err(error) => {
+                // Out of descriptors or memory: connections end meanwhile, and the loop goes on.
+                tracing::error!(listener = name, %error, "can't accept connections");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        match seats.take(&peer) {
+            Ok(seat) => {
+                let (handler, stopping) = (Arc::clone(&handler), tasks.clone());
+                tasks.spawn(async move {
+                    converse(stream, peer, handler, limits, stopping).await;
+                    drop(seat);
+                });
+            }
+            Err(reason) => {
+                metrics.requests_refused.with_label_values(&[reason]).inc();
+                tasks.spawn(turn_away(stream));
+            }
+        }
+    }
+}
+
+async fn converse<S, H>(stream: S, peer: Peer, handler: Arc<H>, limits: Limits, tasks: Tasks)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Handler,
+{
+    let service = service_fn(move |request| {
+        let handler = Arc::clone(&handler);
+        async move { Ok::<_, Infallible>(handler.answer(peer, request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_buf_size(limits.head)
+        .max_headers(limits.headers)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = tasks.stopping() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended");
+    }
+}
+
+/// Tells a client that there are too many of its kind, without reading what it has to say.
+async fn turn_away<S: AsyncWrite + Unpin + Send>(mut stream: S) {
+    const BODY: &str = r#"{"type":"about:blank","title":"Too Many Requests","status":429,"error":"too_many_requests","detail":"too many connections"}"#;
+    let answer = format!(
+        "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/problem+json\r\ncache-control: no-store\r\n\
+         retry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{BODY}",
+        BODY.len()
+    );
+    let _best_effort = tokio::time::timeout(Duration::from_secs(1), stream.write_all(answer.as_bytes())).await;
+}
+
+fn is_the_clients(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, NotConnected};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | NotConnected)
+}
+
+/// Counts who is connected.
+struct Seats {
+    limits: Limits,
+    taken: Arc<Mutex<HashMap<Option<u32>, usize>>>,
+    name: &'static str,
+    metrics: Arc<Metrics>,
+}
+
+/// One connection's place; free again when dropped.
+struct Seat {
+    who: Option<u32>,
+    taken: Arc<Mutex<HashMap<Option<u32>, usize>>>,
+    gauge: prometheus::IntGauge,
+}
+
+impl Seats {
+    fn new(limits: Limits, name: &'static str, metrics: Arc<Metrics>) -> Self {
+        Self { limits, taken: Arc::default(), name, metrics }
+    }
+
+    fn take(&self, peer: &Peer) -> Result<Seat, &'static str> {
+        let who = match peer {
+            Peer::Local(caller) => Some(caller.uid()),
+            Peer::Network(_) => None,
+        };
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.values().sum::<usize>() >= self.limits.connections {
+            return Err("connections");
+        }
+        let own = taken.entry(who).or_default();
+        if *own >= self.limits.connections_per_uid {
+            return Err("connections_per_uid");
+        }
+        *own += 1;
+        let gauge = self.metrics.connections.with_label_values(&[self.name]);
+        gauge.inc();
+        Ok(Seat { who, taken: Arc::clone(&self.taken), gauge })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.gauge.dec();
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = taken.get_mut(&self.who) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&self.who);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seats_are_counted_in_all_and_per_uid_and_given_back() {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let limits = Limits {
+            connections: 3,
+            connections_per_uid: 2,
+            head: 16_384,
+            headers: 64,
+            header_timeout: Duration::from_secs(10),
+        };
+        let seats = Seats::new(limits, "vending", metrics);
+        let peer = |uid| Peer::Local(Caller::invented(uid, uid));
+        let first = seats.take(&peer(1)).unwrap_or_else(|why| panic!("{why}"));
+        let _second = seats.take(&peer(1)).unwrap_or_else(|why| panic!("{why}"));
+        assert_eq!(seats.take(&peer(1)).err(), Some("connections_per_uid"));
+        let _third = seats.take(&peer(2)).unwrap_or_else(|why| panic!("{why}"));
+        assert_eq!(seats.take(&peer(3)).err(), Some("connections"));
+        drop(first);
+        assert!(seats.take(&peer(3)).is_ok());
+        assert_eq!(seats.taken.lock().unwrap().len(), 2, "nobody is remembered without a connection");
+    }
+}

@@ -1,0 +1,223 @@
+//! The Unix sockets: made with their mode and group in a private directory, then moved into place, so that there is no
+//! moment when the wrong process can connect; never in place of a live socket or of a file that is none.
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::Gid;
+use tokio::net::UnixListener;
+
+/// The kernel's limit on a socket's path (`sun_path` less its end).
+pub const LONGEST_PATH: usize = 107;
+
+/// What a socket is to be like.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where.
+    pub path: PathBuf,
+    /// Its mode.
+    pub mode: u32,
+    /// Its group, if not our own.
+    pub gid: Option<u32>,
+}
+
+/// A socket that listens; its file goes when it is dropped.
+pub struct Listening {
+    /// What connections are accepted from.
+    pub listener: UnixListener,
+    path: PathBuf,
+    inode: (u64, u64),
+    // Held for its lock: whoever binds next waits for us to be gone.
+    _lock: File,
+}
+
+/// Binds a socket.
+///
+/// # Errors
+/// In words for the operator: somebody listens there already, something else is there, or the system refuses.
+pub fn bind(config: &Config) -> Result<Listening, String> {
+    let path = &config.path;
+    let failed = |what: &str, error: &dyn std::fmt::Display| format!("{}: {what}: {error}", path.display());
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(directory)
+        .map_err(|error| failed("its directory can't be made", &error))?;
+    check_directory(directory)?;
+    let lock = lock(path)?;
+    clear(path)?;
+    let staging = Staging::make(directory).map_err(|error| failed("no private directory beside it", &error))?;
+    let staged = staging.0.join("s");
+    let listener = bind_at(&staging.0, &staged).map_err(|error| failed("can't be bound", &error))?;
+    if let Some(gid) = config.gid {
+        nix::unistd::chown(&staged, None, Some(Gid::from_raw(gid)))
+            .map_err(|error| failed("can't be given to its group (are we a member?)", &error))?;
+    }
+    std::fs::set_permissions(&staged, Permissions::from_mode(config.mode))
+        .map_err(|error| failed("can't be given its mode", &error))?;
+    let metadata = std::fs::symlink_metadata(&staged).map_err(|error| failed("can't be looked at", &error))?;
+    std::fs::rename(&staged, path).map_err(|error| failed("can't be moved into place", &error))?;
+    let listening = || {
+        listener.set_nonblocking(true)?;
+        UnixListener::from_std(listener)
+    };
+    let listener = listening().map_err(|error| failed("can't be listened on", &error))?;
+    Ok(Listening { listener, path: path.clone(), inode: (metadata.dev(), metadata.ino()), _lock: lock })
+}
+
+/// The staging directory makes a path longer than the kernel takes where the final one just fits: then it is named by
+/// its descriptor.
+fn bind_at(directory: &Path, staged: &Path) -> io::Result<StdListener> {
+    if staged.as_os_str().len() <= LONGEST_PATH {
+        return StdListener::bind(staged);
+    }
+    let directory = File::open(directory)?;
+    StdListener::bind(format!("/proc/self/fd/{}/s", directory.as_raw_fd()))
+}
+
+/// Nobody but us and root may put something else in the socket's place.
+fn check_directory(directory: &Path) -> Result<(), String> {
+    let metadata =
+        std::fs::metadata(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+    let ours = metadata.uid() == nix::unistd::geteuid().as_raw() || metadata.uid() == 0;
+    // The sticky bit keeps others from replacing our file (as in a shared temporary directory).
+    let writable_by_others = metadata.mode() & 0o022 != 0 && metadata.mode() & 0o1000 == 0;
+    if !ours || writable_by_others {
+        return Err(format!(
+            "{}: others can write in it and put a socket of theirs in place of ours; make it ours alone, mode 0755",
+            directory.display()
+        ));
+    }
+    Ok(())
+}
+
+fn lock(path: &Path) -> Result<File, String> {
+    let mut lock_path = path.as_os_str().to_owned();
+    lock_path.push(".lock");
+    let lock_path = PathBuf::from(lock_path);
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
+    let file = file.map_err(|error| format!("{}: {error}", lock_path.display()))?;
+    file.try_lock().map_err(|_| format!("{}: another process is listening there", path.display()))?;
+    Ok(file)
+}
+
+/// Removes what a process that is gone has left; anything else stays, and is an error.
+fn clear(path: &Path) -> Result<(), String> {
+    let metadata = match std::fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(format!("{}: {error}", path.display())),
+    };
+    if !metadata.file_type().is_socket() {
+        return Err(format!("{}: something that is not a socket is there; move it away", path.display()));
+    }
+    match StdStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        Ok(_) => Err(format!("{}: another process is listening there", path.display())),
+        Err(error) => Err(format!("{}: {error}", path.display())),
+    }
+}
+
+/// A directory that only we can enter; goes when dropped.
+struct Staging(PathBuf);
+
+impl Staging {
+    fn make(beside: &Path) -> io::Result<Self> {
+        let path = beside.join(format!(".bursar-{}", std::process::id()));
+        // Left by a process of the same number that was killed.
+        if std::fs::symlink_metadata(&path).is_ok() {
+            let _absent = std::fs::remove_file(path.join("s"));
+            std::fs::remove_dir(&path)?;
+        }
+        DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        let _moved_away = std::fs::remove_file(self.0.join("s"));
+        let _best_effort = std::fs::remove_dir(&self.0);
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        // Only our own: another process may have taken the place.
+        let is_ours = std::fs::symlink_metadata(&self.path)
+            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.inode);
+        if is_ours {
+            let _best_effort = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(directory: &Path) -> Config {
+        Config { path: directory.join("run/b.sock"), mode: 0o660, gid: None }
+    }
+
+    #[tokio::test]
+    async fn a_socket_has_its_mode_and_goes_with_its_owner() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = config(directory.path());
+        let listening = bind(&config).unwrap();
+        let mode = std::fs::metadata(&config.path).unwrap().mode();
+        assert_eq!(mode & 0o7777, 0o660);
+        let inside: Vec<_> = std::fs::read_dir(config.path.parent().unwrap()).unwrap().flatten().collect();
+        assert_eq!(inside.len(), 2, "socket and lock, no staging directory");
+        drop(listening);
+        assert!(!config.path.exists());
+    }
+
+    #[tokio::test]
+    async fn the_longest_path_that_clients_can_connect_to_can_be_bound() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s".repeat(LONGEST_PATH - directory.path().as_os_str().len() - 1));
+        let listening = bind(&Config { path: path.clone(), mode: 0o600, gid: None }).unwrap();
+        assert!(StdStream::connect(&path).is_ok());
+        drop(listening);
+    }
+
+    #[tokio::test]
+    async fn a_live_socket_is_not_replaced_and_a_dead_one_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = config(directory.path());
+        let first = bind(&config).unwrap();
+        assert!(bind(&config).is_err_and(|error| error.contains("another process is listening")));
+        drop(first);
+        drop(StdListener::bind(&config.path).unwrap());
+        assert!(config.path.exists(), "left behind, as by a killed process");
+        assert!(bind(&config).is_ok());
+        let _alive = StdListener::bind(&config.path).unwrap();
+        assert!(bind(&config).is_err(), "alive, but without our lock");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_socket_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = config(directory.path());
+        std::fs::create_dir(config.path.parent().unwrap()).unwrap();
+        std::fs::write(&config.path, "precious").unwrap();
+        assert!(bind(&config).is_err_and(|error| error.contains("not a socket")));
+        assert_eq!(std::fs::read(&config.path).unwrap(), b"precious");
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_others_can_write_in_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = config(directory.path());
+        let parent = config.path.parent().unwrap();
+        std::fs::create_dir(parent).unwrap();
+        std::fs::set_permissions(parent, Permissions::from_mode(0o777)).unwrap();
+        assert!(bind(&config).is_err_and(|error| error.contains("others can write")));
+    }
+}
