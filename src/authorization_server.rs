@@ -23,6 +23,7 @@ pub mod client;
 
 /// Its metadata document: RFC 8414, OpenID Connect Discovery.
 mod discovery;
+pub(crate) use discovery::is_confidential;
 
 /// One request over one connection, with limits on everything.
 pub mod http;

@@ -19,4 +19,11 @@ pub mod socket;
 pub mod server;
 pub mod api;
 pub mod admin;
+pub mod settings;
 pub mod store;
+pub mod app;
+pub mod lifecycle;
+pub mod logging;
+pub mod cli;
+#[cfg(feature = "dev")]
+pub mod dev;

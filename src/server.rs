@@ -17,7 +17,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 
 use crate::caller::Caller;
 use crate::metrics::Metrics;
@@ -63,16 +63,6 @@ pub trait Listener: Send + 'static {
 
     /// The next connection and who is at its other end.
     fn next(&self) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
-}
-
-impl Listener for UnixListener {
-    type Stream = tokio::net::UnixStream;
-
-    async fn next(&self) -> io::Result<(Self::Stream, Peer)> {
-        let (stream, _unnamed) = self.accept().await?;
-        let caller = Caller::of(&stream)?;
-        Ok((stream, Peer::Local(caller)))
-    }
 }
 
 impl Listener for TcpListener {

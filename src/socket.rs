@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 use nix::unistd::Gid;
 use tokio::net::UnixListener;
 
+use crate::caller::Caller;
+use crate::server::{Listener, Peer};
+
 /// The kernel's limit on a socket's path (`sun_path` less its end).
 pub const LONGEST_PATH: usize = 107;
 
@@ -27,8 +30,7 @@ pub struct Config {
 
 /// A socket that listens; its file goes when it is dropped.
 pub struct Listening {
-    /// What connections are accepted from.
-    pub listener: UnixListener,
+    listener: UnixListener,
     path: PathBuf,
     inode: (u64, u64),
     // Held for its lock: whoever binds next waits for us to be gone.
@@ -143,6 +145,16 @@ impl Drop for Staging {
     fn drop(&mut self) {
         let _moved_away = std::fs::remove_file(self.0.join("s"));
         let _best_effort = std::fs::remove_dir(&self.0);
+    }
+}
+
+impl Listener for Listening {
+    type Stream = tokio::net::UnixStream;
+
+    async fn next(&self) -> io::Result<(Self::Stream, Peer)> {
+        let (stream, _unnamed) = self.listener.accept().await?;
+        let caller = Caller::of(&stream)?;
+        Ok((stream, Peer::Local(caller)))
     }
 }
 

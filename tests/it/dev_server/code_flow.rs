@@ -133,6 +133,7 @@ async fn what_cannot_be_told_to_the_client_is_shown_to_the_user() {
         with("redirect_uri", ""),
         with("redirect_uri", "https://evil.example.com/callback/snowflake"),
         with("redirect_uri", "http://127.0.0.1:8127/callback/../evil"),
+        with("redirect_uri", "http://127.0.0.1:8127/callback/x/../snowflake"),
         with("redirect_uri", "http://127.0.0.1:8127/callback/snowflake?x=1"),
         with("redirect_uri", "http://localhost:8127/callback/snowflake"),
         with("redirect_uri", "http://127.0.0.1:8127@evil.example.com/callback/x"),

@@ -1,0 +1,75 @@
+//! Speaks HTTP over a Unix socket, for the commands that ask the running sidecar.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::header::HOST;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+use tokio::net::UnixStream;
+
+use crate::cli::{Exit, terminal};
+
+/// What RFC 3986 lets stand in a path or query as it is.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'@');
+
+/// Percent-encodes a part of a path or a query's value.
+pub(super) fn encode(text: &str) -> String {
+    utf8_percent_encode(text, ENCODED).to_string()
+}
+
+/// Asks, and gives the answer if it is a success; else says on stderr why not.
+pub(super) async fn ask(socket: &Path, method: Method, target: &str, body: Option<Value>) -> Result<Value, Exit> {
+    let answer = send(socket, method, target, body).await.map_err(|error| {
+        terminal::err(&format!("bursar: {}: {error}; is the sidecar running?", socket.display()));
+        Exit::Unavailable
+    })?;
+    let (status, body) = answer;
+    if status.is_success() { Ok(body) } else { Err(refused(status, &body)) }
+}
+
+async fn send(socket: &Path, method: Method, target: &str, body: Option<Value>) -> Result<(StatusCode, Value), String> {
+    let stream = UnixStream::connect(socket).await.map_err(|error| error.to_string())?;
+    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = handshake.map_err(|error| error.to_string())?;
+    let body = body.map(|body| body.to_string()).unwrap_or_default();
+    let request = Request::builder().method(method).uri(target).header(HOST, "bursar");
+    let request = request.body(Full::new(Bytes::from(body))).map_err(|error| error.to_string())?;
+    let answer = async {
+        let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        let status = answer.status();
+        let body = answer.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
+        Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
+    };
+    let mut connection = std::pin::pin!(connection);
+    tokio::pin!(answer);
+    loop {
+        tokio::select! {
+            // The answer's future knows why as well, and says it better.
+            _ended = &mut connection => return answer.await,
+            answer = &mut answer => return answer,
+        }
+    }
+}
+
+/// Says why on stderr, and what it means for whoever called the command.
+fn refused(status: StatusCode, body: &Value) -> Exit {
+    let text = |member: &str| body.get(member).and_then(Value::as_str);
+    let error = text("error").unwrap_or("unknown");
+    terminal::err(&format!("bursar: {error}: {}", text("detail").unwrap_or(status.as_str())));
+    for member in ["reason", "hint", "authorization_server_error", "user", "login_url", "request_id"] {
+        if let Some(value) = text(member) {
+            terminal::err(&format!("  {member}: {value}"));
+        }
+    }
+    match status.as_u16() {
+        400 | 404 | 405 | 413 | 431 => Exit::Usage,
+        401 | 403 => Exit::Denied,
+        409 if error == "login_required" => Exit::LoginRequired,
+        429 | 503 | 504 => Exit::Unavailable,
+        _ => Exit::Failed,
+    }
+}

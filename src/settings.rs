@@ -1,0 +1,222 @@
+//! The configuration, parsed into what the rest is made of, or every problem with it at once.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::model::{Life, Service};
+use crate::policy::Rule;
+use crate::secret::Secret;
+use crate::socket;
+
+mod callers;
+mod reader;
+mod servers;
+mod services;
+
+use reader::{Problems, Section};
+
+/// Where the configuration is when nobody says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/bursar/bursar.toml";
+
+/// A configuration that can be worked with.
+#[derive(Debug)]
+pub struct Settings {
+    /// The vending socket.
+    pub socket: socket::Config,
+    /// Connections to it, in all.
+    pub max_connections: usize,
+    /// Connections to it, by one uid.
+    pub max_connections_per_uid: usize,
+    /// How long a caller waits at most.
+    pub request_timeout: Duration,
+    /// The admin socket.
+    pub admin: socket::Config,
+    /// Where `/metrics`, `/live` and `/ready` are.
+    pub metrics: SocketAddr,
+    /// The database file.
+    pub database: PathBuf,
+    /// The file with the key that seals.
+    pub key_file: PathBuf,
+    /// The authorization servers by name.
+    pub servers: BTreeMap<String, Server>,
+    /// The services.
+    pub services: Vec<Service>,
+    /// The rules.
+    pub callers: Vec<Rule>,
+    /// When tokens are refreshed.
+    pub life: Life,
+    /// How long one process may hold a grant's refresh.
+    pub lease: Duration,
+    /// How to log.
+    pub log: Log,
+}
+
+/// One authorization server.
+#[derive(Debug)]
+pub struct Server {
+    /// Byte for byte as it names itself.
+    pub issuer: String,
+    /// Our id there.
+    pub client_id: String,
+    /// Our secret there.
+    pub client_secret: Secret,
+    /// Where it came from, if it can be read again.
+    pub client_secret_file: Option<PathBuf>,
+    /// An extra root certificate.
+    pub ca_file: Option<PathBuf>,
+    /// How long a rotated-away refresh token still works there.
+    pub leeway: Duration,
+    /// How long one request may take.
+    pub request_timeout: Duration,
+}
+
+/// How to log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// JSON lines, or text for people.
+    pub json: bool,
+    /// The least that is said.
+    pub level: tracing::Level,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The line, from 1; 0 where something is missing from the file altogether.
+    pub line: usize,
+    /// The key, with its sections.
+    pub key: String,
+    /// What is wrong, and what is allowed.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.line > 0 {
+            write!(f, "line {}: ", self.line)?;
+        }
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl Settings {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// Every problem with it.
+    pub fn load(path: &Path) -> Result<Self, Vec<Problem>> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text),
+            Err(error) => {
+                let message = format!("{}: {error}", path.display());
+                Err(vec![Problem { line: 0, key: String::new(), message }])
+            }
+        }
+    }
+
+    /// Reads a text. Files that it names are read as well, for a secret that can't be read is a problem too.
+    ///
+    /// # Errors
+    /// Every problem with it.
+    pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
+        let problems = Problems::new(text);
+        let Some(document) = problems.document() else { return Err(problems.found()) };
+        let root = Section::root(&document, &problems);
+        let socket = root.section("socket");
+        let admin = root.section("admin");
+        let store = root.section("store");
+        let refresh = root.section("refresh");
+        let log = root.section("log");
+        let lease = refresh.duration("lease", Duration::from_secs(10));
+        let servers = servers::read(&root, lease);
+        let services = services::read(&root, &servers);
+        let callers = callers::read(&root, &services);
+        let settings = Self {
+            max_connections: socket.number("max_connections", 1024, 1..=100_000),
+            max_connections_per_uid: socket.number("max_connections_per_uid", 256, 1..=100_000),
+            request_timeout: socket.positive_duration("request_timeout", Duration::from_secs(15)),
+            socket: read_socket(&socket, "/run/bursar/bursar.sock", 0o660),
+            admin: read_socket(&admin, "/run/bursar/admin.sock", 0o600),
+            metrics: admin.address("metrics", SocketAddr::from(([127, 0, 0, 1], 9464))),
+            database: read_database(&store),
+            key_file: store.path("key_file", Some("/etc/bursar/store.key")),
+            servers,
+            services,
+            callers,
+            life: read_life(&refresh),
+            lease,
+            log: read_log(&log),
+        };
+        for section in [socket, admin, store, refresh, log, root] {
+            section.finish();
+        }
+        let found = problems.found();
+        if found.is_empty() { Ok(settings) } else { Err(found) }
+    }
+}
+
+fn read_socket(section: &Section<'_>, path: &str, mode: u32) -> socket::Config {
+    let path = section.path("path", Some(path));
+    if path.as_os_str().len() > socket::LONGEST_PATH {
+        let longest = socket::LONGEST_PATH;
+        section.problem("path", format!("the kernel takes at most {longest} bytes for a socket's path"));
+    }
+    // Whoever opens the admin socket may do everything: its mode and group are not for configuring.
+    if mode == 0o600 {
+        return socket::Config { path, mode, gid: None };
+    }
+    let mode = section.text("mode").map_or(mode, |text| {
+        u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o777).unwrap_or_else(|| {
+            section.problem("mode", "must be an octal mode in quotes, such as \"0660\"");
+            mode
+        })
+    });
+    let gid = section.text("group").and_then(|group| callers::group(section, "group", &group));
+    socket::Config { path, mode, gid }
+}
+
+fn read_database(section: &Section<'_>) -> PathBuf {
+    let url = section.text("url").unwrap_or_else(|| "sqlite:///var/lib/bursar/bursar.db".to_owned());
+    match url.strip_prefix("sqlite://") {
+        Some(path) if !path.is_empty() && !path.contains('?') => PathBuf::from(path),
+        _ => {
+            section.problem("url", "must be sqlite:// and the path of a file, such as sqlite:///var/lib/bursar/bursar.db");
+            PathBuf::new()
+        }
+    }
+}
+
+fn read_life(section: &Section<'_>) -> Life {
+    let percent = |text: &str| text.strip_suffix('%')?.trim().parse().ok().filter(|percent| (10..=95).contains(percent));
+    let ahead_percent = section.text("ahead").map_or(75, |text| {
+        percent(&text).unwrap_or_else(|| {
+            section.problem("ahead", "must be a share of a token's life between \"10%\" and \"95%\"");
+            75
+        })
+    });
+    let life = Life {
+        ahead_percent,
+        floor: section.duration("floor", Duration::from_secs(30)),
+        ceiling: section.duration("ceiling", Duration::from_mins(20)),
+        min_ttl: section.duration("min_ttl", Duration::from_mins(1)),
+    };
+    if life.floor > life.ceiling {
+        section.problem("floor", "must not be longer than refresh.ceiling");
+    }
+    life
+}
+
+fn read_log(section: &Section<'_>) -> Log {
+    let format = section.choice("format", &["json", "text"]).unwrap_or("json");
+    let level = section.choice("level", &["error", "warn", "info", "debug", "trace"]).unwrap_or("info");
+    Log { json: format == "json", level: level.parse().unwrap_or(tracing::Level::INFO) }
+}
+
+#[cfg(test)]
+mod tests;
