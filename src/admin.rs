@@ -59,13 +59,15 @@ impl Admin {
         let path = request.uri().path().to_owned();
         let parts: Vec<&str> = path.split('/').skip(1).collect();
         match (request.method(), parts.as_slice()) {
-            (&Method::GET | &Method::HEAD, ["v1", "grants"]) => grants::list(self, request.uri().query()).await,
+            (&Method::GET | &Method::HEAD, ["v1", "grants"]) => {
+                grants::list(self, request.uri().query()).await
+            }
             (&Method::PUT, ["v1", "grants", service, user]) => {
                 let key = self.key(service, user)?;
                 grants::import(self, key, request.into_body()).await
             }
             (&Method::POST, ["v1", "grants", service, user, "refresh"]) => {
-                grants::refresh(self, self.key(service, user)?).await
+                grants::refresh(self, self.key(service, user)?, request.uri().query()).await
             }
             (_, ["v1", "grants"]) => Err(Problem::method_not_allowed("GET")),
             (_, ["v1", "grants", _, _]) => Err(Problem::method_not_allowed("PUT")),
@@ -80,7 +82,8 @@ impl Admin {
         let service = ServiceName::parse(&decode(service))
             .filter(|service| self.services.contains(service))
             .ok_or_else(Problem::unknown_service)?;
-        let malformed = || Problem::invalid_parameter("user", "must be 1 to 256 bytes without control characters");
+        let malformed =
+            || Problem::invalid_parameter("user", "must be 1 to 256 bytes without control characters");
         let user = UserName::parse(&decode(user)).ok_or_else(malformed)?;
         Ok(GrantKey { service, user })
     }

@@ -33,7 +33,7 @@ use crate::store::{Lease, Store};
 use crate::tasks::Tasks;
 
 /// How long to wait for the process that owns the store to end.
-const PATIENCE_FOR_STORE: Duration = Duration::from_secs(60);
+const PATIENCE_FOR_STORE: Duration = Duration::from_mins(1);
 /// Heads of requests: a run pass has a few kilobytes.
 const HEAD: usize = 16 * 1024;
 const HEADERS: usize = 64;
@@ -107,9 +107,13 @@ impl App {
         let (listener, metrics_address) = bind_metrics(&settings).map_err(StartError::Failed)?;
         let observing = observe.start(listener).map_err(|error| StartError::Failed(error.to_string()))?;
         let store = open_store(&settings).await?;
-        let store: Arc<dyn Store> = Arc::new(MeteredStore::new(store, Arc::clone(&clock), Arc::clone(&metrics)));
-        let services: HashMap<_, _> =
-            settings.services.iter().map(|service| (service.name.clone(), Arc::new(service.clone()))).collect();
+        let store: Arc<dyn Store> =
+            Arc::new(MeteredStore::new(store, Arc::clone(&clock), Arc::clone(&metrics)));
+        let services: HashMap<_, _> = settings
+            .services
+            .iter()
+            .map(|service| (service.name.clone(), Arc::new(service.clone())))
+            .collect();
         let engine = Engine::new(Parts {
             store: Arc::clone(&store),
             servers: servers(&settings, &clock, &metrics)?,
@@ -145,8 +149,9 @@ impl App {
         };
         let vending_limits = limits(settings.max_connections, settings.max_connections_per_uid);
         Ok(Self {
-            vending: (bind(&settings.socket)?, Arc::new(api), vending_limits),
+            // In this order: who sees the vending socket may count on the other one.
             admin: (bind(&settings.admin)?, Arc::new(admin), limits(ADMIN_CONNECTIONS, ADMIN_CONNECTIONS)),
+            vending: (bind(&settings.socket)?, Arc::new(api), vending_limits),
             tasks,
             metrics,
             ready,
@@ -166,13 +171,20 @@ impl App {
         self.engine.recover().await.map_err(|error| StartError::Failed(error.to_string()))?;
         self.engine.count_grants();
         let (listener, handler, limits) = self.vending;
-        let serving = server::serve("vending", listener, handler, limits, self.tasks.clone(), Arc::clone(&self.metrics));
+        let serving = server::serve(
+            "vending",
+            listener,
+            handler,
+            limits,
+            self.tasks.clone(),
+            Arc::clone(&self.metrics),
+        );
         self.tasks.spawn_vital(serving);
         let (listener, handler, limits) = self.admin;
         let serving = server::serve("admin", listener, handler, limits, self.tasks.clone(), self.metrics);
         self.tasks.spawn_vital(serving);
         drop(self.latch);
-        tracing::info!(waiting_for = ?self.ready.waiting_for(), "ready");
+        tracing::info!(metrics = %self.metrics_address, waiting_for = ?self.ready.waiting_for(), "ready");
         Ok(Running {
             tasks: self.tasks,
             store: self.store,
@@ -239,7 +251,11 @@ async fn open_store(settings: &Settings) -> Result<SqliteStore, StartError> {
 
 type Servers = HashMap<String, (Arc<dyn AuthorizationServer>, Recovery)>;
 
-fn servers(settings: &Settings, clock: &Arc<dyn Clock>, metrics: &Arc<Metrics>) -> Result<Servers, StartError> {
+fn servers(
+    settings: &Settings,
+    clock: &Arc<dyn Clock>,
+    metrics: &Arc<Metrics>,
+) -> Result<Servers, StartError> {
     let make = |(name, server): (&String, &Server)| {
         let config = Config {
             name: name.clone(),

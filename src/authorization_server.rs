@@ -42,7 +42,12 @@ pub trait AuthorizationServer: Send + Sync {
     async fn introspect(&self, refresh_token: &Secret) -> Introspection;
 
     /// Verifies an access token against the server's keys, fetching them where needed.
-    async fn verify(&self, token: &Secret, expected: &Expected<'_>, now: Timestamp) -> Result<Verified, Unverified>;
+    async fn verify(
+        &self,
+        token: &Secret,
+        expected: &Expected<'_>,
+        now: Timestamp,
+    ) -> Result<Verified, Unverified>;
 
     /// Reads the client's secret again, for secrets overlap while they are changed. Whether it has changed.
     async fn reload_client_secret(&self) -> bool;

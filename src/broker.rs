@@ -29,7 +29,13 @@ enum Source {
 impl Broker {
     /// Vends what `engine` puts into `cache`.
     #[must_use]
-    pub fn new(engine: Engine, cache: TokenCache, life: Life, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        engine: Engine,
+        cache: TokenCache,
+        life: Life,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self { engine, cache, life, clock, metrics }
     }
 
@@ -66,7 +72,11 @@ impl Broker {
         self.clock.now()
     }
 
-    async fn find(&self, permit: &Permit, min_ttl: Option<Duration>) -> Result<(Arc<CachedToken>, Source), Failure> {
+    async fn find(
+        &self,
+        permit: &Permit,
+        min_ttl: Option<Duration>,
+    ) -> Result<(Arc<CachedToken>, Source), Failure> {
         let key = permit.key();
         let (token, source) = match self.cache.get(key) {
             Some(token) => (token, Source::Cache),

@@ -67,13 +67,18 @@ enum Command {
     #[command(after_help = "Example:\n  bursar dev --token-lifetime 20s")]
     Dev(DevArgs),
     /// Print an access token
-    #[command(after_help = "Example:\n  bursar token --service snowflake --user alice@example.com --role ANALYST")]
+    #[command(
+        after_help = "Example:\n  bursar token --service snowflake --user alice@example.com --role ANALYST"
+    )]
     Token(TokenArgs),
     /// List, show, import and refresh grants, by the admin socket
     #[command(subcommand, after_help = "Example:\n  bursar grant list --service snowflake")]
     Grant(GrantCommand),
     /// Make the key that seals the store
-    #[command(subcommand, after_help = "Example:\n  (umask 077; bursar key generate > /etc/bursar/store.key)")]
+    #[command(
+        subcommand,
+        after_help = "Example:\n  (umask 077; bursar key generate > /etc/bursar/store.key)"
+    )]
     Key(KeyCommand),
     /// Look at a configuration file
     #[command(subcommand, after_help = "Example:\n  bursar config check --config bursar.toml")]
@@ -192,7 +197,13 @@ enum GrantCommand {
     },
     /// Refresh now, whatever is at hand
     #[command(after_help = "Example:\n  bursar grant refresh --service snowflake --user alice@example.com")]
-    Refresh(OneGrant),
+    Refresh {
+        #[command(flatten)]
+        grant: OneGrant,
+        /// For this role; without one, for the service's default scopes
+        #[arg(long)]
+        role: Option<String>,
+    },
 }
 
 #[derive(Args)]

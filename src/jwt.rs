@@ -96,7 +96,9 @@ impl Verified {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
     /// Not three parts of base64url around JSON objects.
-    #[error("the access token is not a JWT; if this server issues opaque ones, set access_token = \"opaque\"")]
+    #[error(
+        "the access token is not a JWT; if this server issues opaque ones, set access_token = \"opaque\""
+    )]
     NotAJwt,
     /// Five parts: encrypted for the resource server (JWE).
     #[error(
@@ -120,7 +122,9 @@ pub enum VerifyError {
     #[error("the access token has no usable `{0}`")]
     Claim(String),
     /// `iss` differs.
-    #[error("the access token is from issuer {0:?}: configure the server's issuer exactly as it names itself")]
+    #[error(
+        "the access token is from issuer {0:?}: configure the server's issuer exactly as it names itself"
+    )]
     Issuer(String),
     /// `aud` differs.
     #[error("the access token is for audience {0:?}: it must be the service's `audience`")]
@@ -135,7 +139,9 @@ pub enum VerifyError {
     #[error("the access token is not valid yet: compare this machine's clock with the server's")]
     NotYetValid,
     /// Not the scopes asked for.
-    #[error("the access token's scopes are not those asked for (missing: {missing:?}, not asked for: {extra:?})")]
+    #[error(
+        "the access token's scopes are not those asked for (missing: {missing:?}, not asked for: {extra:?})"
+    )]
     Scope {
         /// Asked for, not there.
         missing: String,
@@ -152,7 +158,12 @@ pub enum VerifyError {
 /// # Errors
 /// The first reason not to believe it. Whose it is comes last, so that [`VerifyError::User`] means a token that is
 /// genuine in all else.
-pub fn verify(token: &Secret, keys: &KeySet, expected: &Expectation<'_>, now: Timestamp) -> Result<Verified, VerifyError> {
+pub fn verify(
+    token: &Secret,
+    keys: &KeySet,
+    expected: &Expectation<'_>,
+    now: Timestamp,
+) -> Result<Verified, VerifyError> {
     let text = token.expose();
     if text.len() > LONGEST {
         return Err(VerifyError::NotAJwt);
@@ -186,14 +197,19 @@ pub fn verify(token: &Secret, keys: &KeySet, expected: &Expectation<'_>, now: Ti
 #[must_use]
 pub fn claimed_expiry(token: &Secret) -> Option<Timestamp> {
     let mut parts = token.expose().split('.');
-    let (_header, payload, _signature, None) = (parts.next()?, parts.next()?, parts.next()?, parts.next()) else {
+    let (_header, payload, _signature, None) = (parts.next()?, parts.next()?, parts.next()?, parts.next())
+    else {
         return None;
     };
     object(payload).ok()?.time("exp")
 }
 
 /// The claims of a token whose signature is right.
-fn believe(claims: &Object, expected: &Expectation<'_>, now: Timestamp) -> Result<(UserName, Timestamp), VerifyError> {
+fn believe(
+    claims: &Object,
+    expected: &Expectation<'_>,
+    now: Timestamp,
+) -> Result<(UserName, Timestamp), VerifyError> {
     let required = |name: &str| claims.text(name).ok_or_else(|| VerifyError::Claim(name.to_owned()));
     let issuer = required("iss")?;
     if issuer != expected.issuer {
@@ -282,7 +298,10 @@ impl Object {
     /// `NumericDate` (RFC 7519 §2): seconds, which may have a fraction.
     fn time(&self, name: &str) -> Option<Timestamp> {
         let number = self.get(name)?.as_number()?;
-        #[expect(clippy::cast_possible_truncation, reason = "`as` saturates, and an absurd time stays absurd")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "`as` saturates, and an absurd time stays absurd"
+        )]
         number.as_i64().or_else(|| number.as_f64().map(|secs| secs.floor() as i64)).map(Timestamp::from_secs)
     }
 }

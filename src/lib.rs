@@ -1,29 +1,112 @@
-//! tour to be written
-#![allow(missing_docs)]
-pub mod clock;
-pub mod entropy;
-pub mod secret;
-pub mod tasks;
-pub mod ready;
-pub mod metrics;
-pub mod model;
-pub mod jwt;
-pub mod authorization_server;
-pub mod cache;
-pub mod flight;
-pub mod refresh;
-pub mod caller;
-pub mod policy;
-pub mod broker;
+//! bursar keeps users' OAuth grants and hands their access tokens to workers over a Unix socket.
+//!
+//! The modules below stand in the order in which a request meets them:
+//!
+//! ```text
+//! socket            a listener, bound so that nobody can connect too early
+//!   server          one task per connection, inside its limits
+//!     caller        who is at the other end, by the kernel's word           → Caller
+//!       api         method and path to handler; every failure to an answer
+//!         policy    may they?                                               → Permit
+//!           broker  how stale is the token at hand?
+//!             cache     fresh: answer.  due: answer, and go on behind:
+//!             flight    one per token, outlives whoever asked
+//!               refresh            one exchange per grant at a time
+//!                 store            lease and write-ahead
+//!                 authorization_server   one POST, three outcomes
+//!                 store            the new refresh token is durable, before anything is verified
+//!                 jwt              what came is what was asked for          → Verified
+//!               cache              only now may anyone have it
+//! ```
+//!
+//! What holds throughout:
+//!
+//! - A new refresh token is on disk before anyone can see the access token that came with it.
+//! - At most one exchange per grant is in flight; a caller who leaves changes nothing.
+//! - An answer that never came is *in doubt*, not a failure: its refresh token is presented again only inside the server's
+//!   leeway, or after asking.
+//! - No answer, log line, metric or error contains a token or secret, and no request becomes a metric's label.
+//! - No clock that jumps, and no machine that slept, makes an expired token look alive.
+//! - Every queue, map, body, wait and retry has a bound.
+//!
+//! A check returns a value that only the check can make ([`caller::Caller`], [`policy::Permit`], [`jwt::Verified`]), and
+//! later steps take that value as an argument. `tests/it/architecture.rs` keeps who may import whom.
+
+/// The Unix sockets.
 pub mod socket;
+
+/// Accepts connections, serves HTTP/1.1.
 pub mod server;
+
+/// Who is at the other end.
+pub mod caller;
+
+/// What workers may ask.
 pub mod api;
-pub mod admin;
-pub mod settings;
+
+/// Who may have what.
+pub mod policy;
+
+/// From a permit to a token.
+pub mod broker;
+
+/// Tokens that may be handed out.
+pub mod cache;
+
+/// Work that outlives whoever asked for it.
+pub mod flight;
+
+/// Keeps grants alive.
+pub mod refresh;
+
+/// What is asked of an authorization server.
+pub mod authorization_server;
+
+/// What outlives the process.
 pub mod store;
+
+/// Believes a token or not.
+pub mod jwt;
+
+/// What administrators may ask.
+pub mod admin;
+
+/// The nouns.
+pub mod model;
+
+/// Time as an argument.
+pub mod clock;
+
+/// Randomness as an argument.
+pub mod entropy;
+
+/// Secrets that can't be printed.
+pub mod secret;
+
+/// Every metric.
+pub mod metrics;
+
+/// Tasks that have an owner.
+pub mod tasks;
+
+/// What is being waited for.
+pub mod ready;
+
+/// The configuration.
+pub mod settings;
+
+/// The composition root.
 pub mod app;
+
+/// Signals and the order of stopping.
 pub mod lifecycle;
+
+/// Logs.
 pub mod logging;
+
+/// The commands.
 pub mod cli;
+
+/// The development set-up.
 #[cfg(feature = "dev")]
 pub mod dev;

@@ -22,5 +22,9 @@ pub fn start(log: Log) -> Result<(), String> {
         fmt::layer().with_writer(std::io::stderr).boxed()
     };
     let level = LevelFilter::from_level(log.level);
-    tracing_subscriber::registry().with(layer.with_filter(ours)).with(level).try_init().map_err(|error| error.to_string())
+    tracing_subscriber::registry()
+        .with(layer.with_filter(ours))
+        .with(level)
+        .try_init()
+        .map_err(|error| error.to_string())
 }

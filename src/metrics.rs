@@ -3,7 +3,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 /// From a memory lookup to a caller's whole wait.
@@ -63,7 +64,11 @@ impl Metrics {
                 &["authorization_server"],
                 &REFRESH_BUCKETS,
             )?,
-            grants: gauges("bursar_grants", "Grants by state: active, or why they ended", &["service", "state"])?,
+            grants: gauges(
+                "bursar_grants",
+                "Grants by state: active, or why they ended",
+                &["service", "state"],
+            )?,
             access_tokens_cached: IntGauge::new("bursar_access_tokens_cached", "Access tokens in memory")?,
             authorization_server_up: gauges(
                 "bursar_authorization_server_up",
@@ -149,6 +154,11 @@ fn gauges(name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, promet
     IntGaugeVec::new(Opts::new(name, help), labels)
 }
 
-fn histograms(name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> Result<HistogramVec, prometheus::Error> {
+fn histograms(
+    name: &str,
+    help: &str,
+    labels: &[&str],
+    buckets: &[f64],
+) -> Result<HistogramVec, prometheus::Error> {
     HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)
 }

@@ -175,7 +175,8 @@ mod tests {
 
     fn service(name: &str, roles: &[&str]) -> (ServiceName, Arc<Service>) {
         let name = ServiceName::parse(name).unwrap();
-        let roles = roles.iter().map(|role| (RoleName::parse(role).unwrap(), Scope::from_wire(role))).collect();
+        let roles =
+            roles.iter().map(|role| (RoleName::parse(role).unwrap(), Scope::from_wire(role))).collect();
         let service = Service {
             name: name.clone(),
             authorization_server: "a".into(),
@@ -190,7 +191,8 @@ mod tests {
     }
 
     fn policy(rules: Vec<Rule>) -> Policy {
-        let services = HashMap::from([service("snowflake", &["ANALYST", "PUBLIC"]), service("databricks", &[])]);
+        let services =
+            HashMap::from([service("snowflake", &["ANALYST", "PUBLIC"]), service("databricks", &[])]);
         Policy::new(rules, services, 65_534)
     }
 
@@ -225,7 +227,11 @@ mod tests {
             (7, "nosuch", "alice@example.com", None),
             (7, "snowflake", "alice@example.com", Some("NOSUCH")),
         ] {
-            assert_eq!(ask(&policy, uid, service, user, role), Err(Denied::NoRule), "{uid} {service} {user} {role:?}");
+            assert_eq!(
+                ask(&policy, uid, service, user, role),
+                Err(Denied::NoRule),
+                "{uid} {service} {user} {role:?}"
+            );
         }
     }
 
@@ -255,7 +261,10 @@ mod tests {
         };
         assert!(policy.permit(&Caller::invented(7, 5), request()).is_ok());
         assert!(policy.permit(&Caller::invented(7, 6), request()).is_err());
-        assert!(policy.permit(&Caller::invented(0, 5), request()).is_err(), "a rule that names nobody is for nobody");
+        assert!(
+            policy.permit(&Caller::invented(0, 5), request()).is_err(),
+            "a rule that names nobody is for nobody"
+        );
     }
 
     #[test]
@@ -281,7 +290,11 @@ mod tests {
             ("", "x", false),
             ("Alice", "alice", false),
         ] {
-            assert_eq!(Pattern::new(pattern).matches(&UserName::parse(name).unwrap()), fits, "{pattern} {name}");
+            assert_eq!(
+                Pattern::new(pattern).matches(&UserName::parse(name).unwrap()),
+                fits,
+                "{pattern} {name}"
+            );
         }
     }
 

@@ -20,7 +20,7 @@ use crate::entropy::Entropy;
 use crate::flight::{Crashed, Flights};
 use crate::jwt::{Verified, VerifyError};
 use crate::metrics::Metrics;
-use crate::model::{EndReason, Failure, GrantId, Life, Service, ServiceName, TokenKey, UserName};
+use crate::model::{EndReason, Failure, GrantId, Life, RoleName, Service, ServiceName, TokenKey, UserName};
 use crate::ready::Ready;
 use crate::store::{Lease, Store, StoreError, StoredToken};
 use crate::tasks::Tasks;
@@ -124,7 +124,10 @@ impl Engine {
     }
 
     /// A token from an exchange made now, whatever is at hand.
-    pub fn refresh(&self, key: &TokenKey) -> impl Future<Output = Result<Arc<CachedToken>, Failure>> + Send + use<> {
+    pub fn refresh(
+        &self,
+        key: &TokenKey,
+    ) -> impl Future<Output = Result<Arc<CachedToken>, Failure>> + Send + use<> {
         self.join(key, Want::Exchange)
     }
 
@@ -143,6 +146,12 @@ impl Engine {
             }
         }
         Ok(in_doubt.len())
+    }
+
+    /// Whether the service has this role; every service has none.
+    #[must_use]
+    pub fn has_role(&self, service: &ServiceName, role: Option<&RoleName>) -> bool {
+        self.0.parts.services.get(service).is_some_and(|service| service.scope(role).is_some())
     }
 
     /// Brings the gauges of grants up to date, behind everybody's back.
@@ -223,9 +232,13 @@ impl Inner {
             return Ok(Some(token));
         }
         let id = GrantId::current(key.grant.clone());
-        let stored = self.parts.store.access_token(&id, key.role.as_ref()).await.map_err(|e| store_failure(&e))?;
+        let stored =
+            self.parts.store.access_token(&id, key.role.as_ref()).await.map_err(|e| store_failure(&e))?;
         match stored {
-            Some(stored) if Some(stored.version) != seen && !stored.issued.remaining(&self.parts.clock.now()).is_zero() => {
+            Some(stored)
+                if Some(stored.version) != seen
+                    && !stored.issued.remaining(&self.parts.clock.now()).is_zero() =>
+            {
                 Ok(self.publish(key, service, stored).await?).map(|token| Some(token).filter(enough))
             }
             _ => Ok(None),
@@ -233,11 +246,17 @@ impl Inner {
     }
 
     /// Exchanges, and where a role's scope is refused finds out whether it is the role or everything.
-    async fn obtain(&self, id: &GrantId, key: &TokenKey, service: &Service) -> Result<Arc<CachedToken>, Failure> {
+    async fn obtain(
+        &self,
+        id: &GrantId,
+        key: &TokenKey,
+        service: &Service,
+    ) -> Result<Arc<CachedToken>, Failure> {
         let result = self.exchange(id, service, key.role.as_ref()).await;
         let stored = match result {
             Err(Failure::Refused { error, .. }) if error == "invalid_scope" && key.role.is_some() => {
-                let defaults = self.exchange(id, service, None).await.map_err(|failure| self.held_off(key, failure))?;
+                let defaults =
+                    self.exchange(id, service, None).await.map_err(|failure| self.held_off(key, failure))?;
                 let default_key = TokenKey { grant: key.grant.clone(), role: None };
                 self.publish(&default_key, service, defaults).await?;
                 let since = Some(self.parts.clock.now().wall);
@@ -250,7 +269,12 @@ impl Inner {
     }
 
     /// Only what is durable comes here, and only what verifies goes on into the cache.
-    async fn publish(&self, key: &TokenKey, service: &Service, stored: StoredToken) -> Result<Arc<CachedToken>, Failure> {
+    async fn publish(
+        &self,
+        key: &TokenKey,
+        service: &Service,
+        stored: StoredToken,
+    ) -> Result<Arc<CachedToken>, Failure> {
         let id = GrantId::current(key.grant.clone());
         let verified = match self.verify(service, key, Some(&key.grant.user), &stored).await {
             Ok(verified) => verified,
@@ -298,7 +322,8 @@ impl Inner {
         }
         let no_door = || Unverified::NoKeys("no such authorization server".to_owned());
         let scope = service.scope(key.role.as_ref()).unwrap_or_default();
-        let expected = Expected { audience: &service.audience, user_claim: &service.user_claim, user, scope: &scope };
+        let expected =
+            Expected { audience: &service.audience, user_claim: &service.user_claim, user, scope: &scope };
         let door = self.doors.get(&service.authorization_server).ok_or_else(no_door)?;
         door.server.verify(&stored.token, &expected, self.parts.clock.now().wall).await
     }
@@ -324,7 +349,11 @@ impl Inner {
             Failure::Refused { .. } | Failure::TokenInvalid { .. } => None,
             Failure::LoginRequired { reason: EndReason::RoleNotGranted, .. } => Some(Duration::from_mins(1)),
             Failure::ServerUnavailable { retry_after } => Some(*retry_after),
-            _ => return failure,
+            Failure::LoginRequired { .. }
+            | Failure::StoreUnavailable { .. }
+            | Failure::Timeout
+            | Failure::UserMismatch { .. }
+            | Failure::Internal(_) => return failure,
         };
         let jitter = self.parts.entropy.below(1000);
         self.holdoffs.hold(key, &failure, wait, &self.parts.clock.now(), jitter);

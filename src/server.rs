@@ -53,7 +53,11 @@ pub enum Peer {
 /// Answers requests.
 pub trait Handler: Send + Sync + 'static {
     /// The answer; every failure is an answer too.
-    fn answer(&self, peer: Peer, request: Request<Incoming>) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+    fn answer(
+        &self,
+        peer: Peer,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
 }
 
 /// A listening socket of either kind.
@@ -151,7 +155,8 @@ async fn turn_away<S: AsyncWrite + Unpin + Send>(mut stream: S) {
          retry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{BODY}",
         BODY.len()
     );
-    let _best_effort = tokio::time::timeout(Duration::from_secs(1), stream.write_all(answer.as_bytes())).await;
+    let _best_effort =
+        tokio::time::timeout(Duration::from_secs(1), stream.write_all(answer.as_bytes())).await;
 }
 
 fn is_the_clients(error: &io::Error) -> bool {

@@ -186,14 +186,19 @@ fn read_database(section: &Section<'_>) -> PathBuf {
     match url.strip_prefix("sqlite://") {
         Some(path) if !path.is_empty() && !path.contains('?') => PathBuf::from(path),
         _ => {
-            section.problem("url", "must be sqlite:// and the path of a file, such as sqlite:///var/lib/bursar/bursar.db");
+            section.problem(
+                "url",
+                "must be sqlite:// and the path of a file, such as sqlite:///var/lib/bursar/bursar.db",
+            );
             PathBuf::new()
         }
     }
 }
 
 fn read_life(section: &Section<'_>) -> Life {
-    let percent = |text: &str| text.strip_suffix('%')?.trim().parse().ok().filter(|percent| (10..=95).contains(percent));
+    let percent = |text: &str| {
+        text.strip_suffix('%')?.trim().parse().ok().filter(|percent| (10..=95).contains(percent))
+    };
     let ahead_percent = section.text("ahead").map_or(75, |text| {
         percent(&text).unwrap_or_else(|| {
             section.problem("ahead", "must be a share of a token's life between \"10%\" and \"95%\"");

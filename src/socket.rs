@@ -4,7 +4,9 @@
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
 
@@ -53,7 +55,8 @@ pub fn bind(config: &Config) -> Result<Listening, String> {
     check_directory(directory)?;
     let lock = lock(path)?;
     clear(path)?;
-    let staging = Staging::make(directory).map_err(|error| failed("no private directory beside it", &error))?;
+    let staging =
+        Staging::make(directory).map_err(|error| failed("no private directory beside it", &error))?;
     let staged = staging.0.join("s");
     let listener = bind_at(&staging.0, &staged).map_err(|error| failed("can't be bound", &error))?;
     if let Some(gid) = config.gid {
@@ -62,7 +65,8 @@ pub fn bind(config: &Config) -> Result<Listening, String> {
     }
     std::fs::set_permissions(&staged, Permissions::from_mode(config.mode))
         .map_err(|error| failed("can't be given its mode", &error))?;
-    let metadata = std::fs::symlink_metadata(&staged).map_err(|error| failed("can't be looked at", &error))?;
+    let metadata =
+        std::fs::symlink_metadata(&staged).map_err(|error| failed("can't be looked at", &error))?;
     std::fs::rename(&staged, path).map_err(|error| failed("can't be moved into place", &error))?;
     let listening = || {
         listener.set_nonblocking(true)?;

@@ -12,7 +12,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::clock::{Moment, Timestamp};
-use crate::model::{EndReason, Grant, GrantId, GrantKey, Issued, RoleName, Rotation, Scope, ServiceName, UserName};
+use crate::model::{
+    EndReason, Grant, GrantId, GrantKey, Issued, RoleName, Rotation, Scope, ServiceName, UserName,
+};
 use crate::secret::Secret;
 
 /// Reads rows, refuses impossible ones.
@@ -37,7 +39,12 @@ pub trait Store: Send + Sync {
     async fn grant(&self, id: &GrantId) -> Result<Option<Grant>, StoreError>;
 
     /// Grants that tokens are vended from, in the order of their keys, at most `limit` after `after`.
-    async fn grants(&self, which: &Which, after: Option<&GrantKey>, limit: u32) -> Result<Vec<Grant>, StoreError>;
+    async fn grants(
+        &self,
+        which: &Which,
+        after: Option<&GrantKey>,
+        limit: u32,
+    ) -> Result<Vec<Grant>, StoreError>;
 
     /// How many grants each service has in each state (`active` or an end reason).
     async fn count(&self) -> Result<Vec<(ServiceName, String, i64)>, StoreError>;
@@ -46,7 +53,11 @@ pub trait Store: Send + Sync {
     async fn in_doubt(&self) -> Result<Vec<GrantId>, StoreError>;
 
     /// The access token that came last for these scopes, dead or alive.
-    async fn access_token(&self, id: &GrantId, role: Option<&RoleName>) -> Result<Option<StoredToken>, StoreError>;
+    async fn access_token(
+        &self,
+        id: &GrantId,
+        role: Option<&RoleName>,
+    ) -> Result<Option<StoredToken>, StoreError>;
 
     /// Takes the row's lease and writes down that an attempt is under way since `now`, or since the earlier attempt
     /// that is still in doubt. Only after this may its refresh token leave.
@@ -59,7 +70,12 @@ pub trait Store: Send + Sync {
     async fn settle(&self, id: &GrantId, version: i64, outcome: &Settled) -> Result<(), StoreError>;
 
     /// The access token of this version was verified and may be vended after a restart without being verified again.
-    async fn mark_verified(&self, id: &GrantId, role: Option<&RoleName>, version: i64) -> Result<(), StoreError>;
+    async fn mark_verified(
+        &self,
+        id: &GrantId,
+        role: Option<&RoleName>,
+        version: i64,
+    ) -> Result<(), StoreError>;
 
     /// Forgets an access token of this version, because it does not verify.
     async fn discard(&self, id: &GrantId, role: Option<&RoleName>, version: i64) -> Result<(), StoreError>;

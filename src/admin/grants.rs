@@ -15,6 +15,7 @@ use crate::api::answer;
 use crate::api::error::Problem;
 use crate::api::query::Query;
 use crate::model::{Failure, Grant, GrantId, GrantKey, GrantState, ServiceName, TokenKey, UserName};
+use crate::policy::Denied;
 use crate::secret::Secret;
 use crate::store::{StoreError, Which};
 
@@ -24,7 +25,11 @@ const LARGEST_PAGE: u32 = 1000;
 
 pub(super) async fn list(admin: &Admin, query: Option<&str>) -> Result<Response<Full<Bytes>>, Problem> {
     let query = Query::parse(query, &["service", "user", "state", "cursor", "limit"])?;
-    let which = Which { service: query.service()?, user: query.user()?, state: query.get("state").map(str::to_owned) };
+    let which = Which {
+        service: query.service()?,
+        user: query.user()?,
+        state: query.get("state").map(str::to_owned),
+    };
     let bad_cursor = || Problem::invalid_parameter("cursor", "not one that an earlier page gave");
     let after = query.get("cursor").map(|text| read_cursor(text).ok_or_else(bad_cursor)).transpose()?;
     let limit = query.number("limit", LARGEST_PAGE)?.unwrap_or(PAGE);
@@ -36,21 +41,31 @@ pub(super) async fn list(admin: &Admin, query: Option<&str>) -> Result<Response<
     Ok(answer::json(StatusCode::OK, &json!({ "grants": grants, "next_cursor": next })))
 }
 
-pub(super) async fn import(admin: &Admin, key: GrantKey, body: Incoming) -> Result<Response<Full<Bytes>>, Problem> {
+pub(super) async fn import(
+    admin: &Admin,
+    key: GrantKey,
+    body: Incoming,
+) -> Result<Response<Full<Bytes>>, Problem> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Body {
         refresh_token: String,
     }
     let body = Limited::new(body, LARGEST_BODY).collect().await.map_err(|error| {
-        if error.is::<LengthLimitError>() { Problem::too_large() } else { Problem::invalid_request("the body broke off") }
+        if error.is::<LengthLimitError>() {
+            Problem::too_large()
+        } else {
+            Problem::invalid_request("the body broke off")
+        }
     })?;
     let body = Zeroizing::new(body.to_bytes().to_vec());
     // serde's own message would quote the body, and a secret with it.
-    let body: Body = serde_json::from_slice(&body)
-        .map_err(|_| Problem::invalid_request("the body must be {\"refresh_token\": \"…\"} and nothing else"))?;
+    let body: Body = serde_json::from_slice(&body).map_err(|_| {
+        Problem::invalid_request("the body must be {\"refresh_token\": \"…\"} and nothing else")
+    })?;
     let refresh_token = Secret::new(body.refresh_token);
-    let sane = !refresh_token.is_empty() && refresh_token.expose().bytes().all(|byte| byte.is_ascii_graphic());
+    let sane =
+        !refresh_token.is_empty() && refresh_token.expose().bytes().all(|byte| byte.is_ascii_graphic());
     if !sane {
         return Err(Problem::invalid_parameter("refresh_token", "must be printable ASCII without spaces"));
     }
@@ -58,8 +73,16 @@ pub(super) async fn import(admin: &Admin, key: GrantKey, body: Incoming) -> Resu
     Ok(answer::json(StatusCode::CREATED, &describe(&grant)))
 }
 
-pub(super) async fn refresh(admin: &Admin, key: GrantKey) -> Result<Response<Full<Bytes>>, Problem> {
-    admin.engine.refresh(&TokenKey { grant: key.clone(), role: None }).await?;
+pub(super) async fn refresh(
+    admin: &Admin,
+    key: GrantKey,
+    query: Option<&str>,
+) -> Result<Response<Full<Bytes>>, Problem> {
+    let role = Query::parse(query, &["role"])?.role()?;
+    if !admin.engine.has_role(&key.service, role.as_ref()) {
+        return Err(Denied::UnknownRole.into());
+    }
+    admin.engine.refresh(&TokenKey { grant: key.clone(), role }).await?;
     let grant = admin.store.grant(&GrantId::current(key)).await.map_err(unavailable)?;
     let grant = grant.ok_or_else(|| Problem::not_found("no such grant"))?;
     Ok(answer::json(StatusCode::OK, &describe(&grant)))
@@ -67,22 +90,20 @@ pub(super) async fn refresh(admin: &Admin, key: GrantKey) -> Result<Response<Ful
 
 /// A grant as administrators see it; never a token.
 fn describe(grant: &Grant) -> Value {
-    let mut described = json!({
+    let (state, since) = match grant.state {
+        GrantState::Active => ("active", None),
+        GrantState::Ended { reason, since } => (reason.as_str(), Some(since.to_string())),
+    };
+    json!({
         "service": grant.key.service.as_str(),
         "user": grant.key.user.as_str(),
-        "state": "active",
+        "state": state,
+        "since": since,
         "refresh_tokens": grant.rotation.as_str(),
         "created_at": grant.created_at.to_string(),
         "refreshed_at": grant.refreshed_at.map(|at| at.to_string()),
-    });
-    if let GrantState::Ended { reason, since } = grant.state {
-        described["state"] = reason.as_str().into();
-        described["since"] = since.to_string().into();
-    }
-    if let Some(since) = grant.in_doubt_since {
-        described["in_doubt_since"] = since.wall.to_string().into();
-    }
-    described
+        "in_doubt_since": grant.in_doubt_since.map(|since| since.wall.to_string()),
+    })
 }
 
 fn cursor(key: &GrantKey) -> String {
@@ -90,14 +111,18 @@ fn cursor(key: &GrantKey) -> String {
 }
 
 fn read_cursor(text: &str) -> Option<GrantKey> {
-    let (service, user): (String, String) = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+    let (service, user): (String, String) =
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
     Some(GrantKey { service: ServiceName::parse(&service)?, user: UserName::parse(&user)? })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "stands in `map_err`")]
 fn unavailable(error: StoreError) -> Problem {
     tracing::error!(%error, "the store does not work");
     match error {
-        StoreError::Unavailable(_) => Failure::StoreUnavailable { retry_after: std::time::Duration::from_secs(1) }.into(),
+        StoreError::Unavailable(_) => {
+            Failure::StoreUnavailable { retry_after: std::time::Duration::from_secs(1) }.into()
+        }
         StoreError::Inconsistent { .. } | StoreError::Seal(_) => Problem::internal(),
     }
 }

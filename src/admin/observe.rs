@@ -54,7 +54,8 @@ impl Observe {
             runtime.block_on(async {
                 match tokio::net::TcpListener::from_std(listener) {
                     Ok(listener) => {
-                        server::serve("metrics", listener, Arc::new(self), LIMITS, stop.clone(), metrics).await;
+                        server::serve("metrics", listener, Arc::new(self), LIMITS, stop.clone(), metrics)
+                            .await;
                         // Scrapes take milliseconds; nobody waits longer for one at the end.
                         let _best_effort = tokio::time::timeout(Duration::from_secs(1), stop.stopped()).await;
                     }

@@ -14,7 +14,9 @@ use crate::model::{EndReason, Failure, RequestId};
 use crate::policy::Denied;
 
 /// A failure as the outside sees it. Carries no token, no secret, no internal text.
-pub struct Problem {
+pub struct Problem(Box<Inner>);
+
+struct Inner {
     status: StatusCode,
     error: &'static str,
     detail: String,
@@ -24,17 +26,17 @@ pub struct Problem {
 
 impl Problem {
     fn new(status: StatusCode, error: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, error, detail: detail.into(), members: Map::new(), header: None }
+        Self(Box::new(Inner { status, error, detail: detail.into(), members: Map::new(), header: None }))
     }
 
     fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
-        self.members.insert(member.to_owned(), value.into());
+        self.0.members.insert(member.to_owned(), value.into());
         self
     }
 
     fn retry_after(mut self, wait: Duration) -> Self {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        self.header = Some((RETRY_AFTER, HeaderValue::from(seconds.max(1))));
+        self.0.header = Some((RETRY_AFTER, HeaderValue::from(seconds.max(1))));
         self
     }
 
@@ -43,7 +45,8 @@ impl Problem {
     pub fn invalid_parameter(parameter: &str, why: &str) -> Self {
         // Echoed for whoever mistyped it, but not without bounds.
         let parameter: String = parameter.chars().filter(|c| !c.is_control()).take(64).collect();
-        Self::new(StatusCode::BAD_REQUEST, "invalid_request", format!("{parameter}: {why}")).with("parameter", parameter)
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", format!("{parameter}: {why}"))
+            .with("parameter", parameter)
     }
 
     /// A request that is wrong otherwise.
@@ -55,8 +58,10 @@ impl Problem {
     /// The path is right and the method is not.
     #[must_use]
     pub fn method_not_allowed(allowed: &'static str) -> Self {
-        let problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request", format!("only {allowed} is understood"));
-        Self { header: Some((ALLOW, HeaderValue::from_static(allowed))), ..problem }
+        let detail = format!("only {allowed} is understood");
+        let mut problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request", detail);
+        problem.0.header = Some((ALLOW, HeaderValue::from_static(allowed)));
+        problem
     }
 
     /// No rule allows it. The same whether or not anything exists.
@@ -80,7 +85,11 @@ impl Problem {
     /// Ours; the log says what.
     #[must_use]
     pub fn internal() -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "internal error; the log has the details under this request id")
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "internal error; the log has the details under this request id",
+        )
     }
 
     /// The service does not exist, and who asks may know.
@@ -92,25 +101,26 @@ impl Problem {
     /// The stable code.
     #[must_use]
     pub fn error(&self) -> &'static str {
-        self.error
+        self.0.error
     }
 
     /// The answer.
     #[must_use]
     pub fn into_answer(self, id: &RequestId) -> Response<Full<Bytes>> {
+        let Inner { status, error, detail, members, header } = *self.0;
         let mut body = json!({
             "type": "about:blank",
-            "title": self.status.canonical_reason().unwrap_or("Error"),
-            "status": self.status.as_u16(),
-            "error": self.error,
-            "detail": self.detail,
+            "title": status.canonical_reason().unwrap_or("Error"),
+            "status": status.as_u16(),
+            "error": error,
+            "detail": detail,
             "request_id": id.as_str(),
         });
         if let Some(body) = body.as_object_mut() {
-            body.extend(self.members);
+            body.extend(members);
         }
-        let mut answer = answer(self.status, "application/problem+json", body.to_string());
-        if let Some((name, value)) = self.header {
+        let mut answer = answer(status, "application/problem+json", body.to_string());
+        if let Some((name, value)) = header {
             answer.headers_mut().insert(name, value);
         }
         answer
@@ -187,16 +197,22 @@ fn login_required(reason: EndReason) -> &'static str {
     match reason {
         EndReason::NeverConnected => "this user has not connected this service",
         EndReason::Expired => "this user's consent has expired; they must connect again",
-        EndReason::Revoked => "the authorization server takes this user's consent no more; they must connect again",
-        EndReason::RoleNotGranted => "this user has not granted this role; they must connect again and grant it",
-        EndReason::Lost => "this user's consent was lost with an answer that never arrived; they must connect again",
+        EndReason::Revoked => {
+            "the authorization server takes this user's consent no more; they must connect again"
+        }
+        EndReason::RoleNotGranted => {
+            "this user has not granted this role; they must connect again and grant it"
+        }
+        EndReason::Lost => {
+            "this user's consent was lost with an answer that never arrived; they must connect again"
+        }
     }
 }
 
 /// For tests and logs.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.status.as_u16(), self.error, json!(self.members))
+        write!(f, "{} {} {}", self.0.status.as_u16(), self.0.error, json!(self.0.members))
     }
 }
 

@@ -21,7 +21,9 @@ impl<'a> Query<'a> {
     /// `invalid_request`, naming the first parameter that is wrong.
     pub fn parse(query: Option<&'a str>, known: &[&str]) -> Result<Self, Problem> {
         let mut parameters: Vec<(Cow<'a, str>, Cow<'a, str>)> = Vec::new();
-        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()).take(MOST_PARAMETERS + 1) {
+        for (name, value) in
+            form_urlencoded::parse(query.unwrap_or_default().as_bytes()).take(MOST_PARAMETERS + 1)
+        {
             if !known.contains(&name.as_ref()) {
                 return Err(Problem::invalid_parameter(&name, "unknown parameter"));
             }
@@ -43,7 +45,12 @@ impl<'a> Query<'a> {
         self.0.iter().find(|(parameter, _)| parameter == name).map(|(_, value)| value.as_ref())
     }
 
-    fn read<T>(&self, name: &str, read: impl FnOnce(&str) -> Option<T>, allowed: &str) -> Result<Option<T>, Problem> {
+    fn read<T>(
+        &self,
+        name: &str,
+        read: impl FnOnce(&str) -> Option<T>,
+        allowed: &str,
+    ) -> Result<Option<T>, Problem> {
         self.get(name)
             .map(|value| read(value).ok_or_else(|| Problem::invalid_parameter(name, allowed)))
             .transpose()

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ACCEPT, VARY, HeaderValue};
+use hyper::header::{ACCEPT, HeaderValue, VARY};
 use hyper::{Request, Response, StatusCode};
 
 use crate::api::Api;
@@ -14,7 +14,11 @@ use crate::policy::TokenRequest;
 
 const PARAMETERS: [&str; 4] = ["service", "user", "role", "min_ttl"];
 
-pub(super) async fn vend<B>(api: &Api, caller: &Caller, request: &Request<B>) -> Result<Response<Full<Bytes>>, Problem> {
+pub(super) async fn vend<B>(
+    api: &Api,
+    caller: &Caller,
+    request: &Request<B>,
+) -> Result<Response<Full<Bytes>>, Problem> {
     let query = Query::parse(request.uri().query(), &PARAMETERS)?;
     let missing = |name| Problem::invalid_parameter(name, "missing");
     let asked = TokenRequest {

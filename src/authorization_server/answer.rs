@@ -44,7 +44,8 @@ pub(super) fn sort(answer: &Answer) -> Exchange {
 pub(super) fn error_code(body: &[u8]) -> Option<String> {
     let body: Value = serde_json::from_slice(body).ok()?;
     let word = body.get("error").or_else(|| body.get("errorCode"))?.as_str()?;
-    let sane = (1..=64).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let sane = (1..=64).contains(&word.len())
+        && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     sane.then(|| word.to_owned())
 }
 
@@ -109,7 +110,10 @@ fn tokens(body: &[u8]) -> Option<Tokens> {
 fn window(headers: &HeaderMap) -> Duration {
     let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
     let date = headers.typed_get::<Date>().and_then(|date| {
-        std::time::SystemTime::from(date).duration_since(std::time::UNIX_EPOCH).ok().map(|since| since.as_secs())
+        std::time::SystemTime::from(date)
+            .duration_since(std::time::UNIX_EPOCH)
+            .ok()
+            .map(|since| since.as_secs())
     });
     let by_okta = number("x-rate-limit-reset").zip(date).map(|(reset, date)| reset.saturating_sub(date));
     let seconds = by_okta.or_else(|| number("retry-after"));
@@ -133,10 +137,9 @@ mod tests {
     }
 
     fn tokens_of(body: &str) -> Tokens {
-        match answer(200, &[], body) {
-            Exchange::Answered(tokens) => *tokens,
-            other => panic!("{other:?}"),
-        }
+        let exchange = answer(200, &[], body);
+        let Exchange::Answered(tokens) = exchange else { panic!("{exchange:?}") };
+        *tokens
     }
 
     #[test]
@@ -147,7 +150,8 @@ mod tests {
         assert_eq!(whole.expires_in, Duration::from_hours(1));
         assert_eq!(whole.refresh_token, Some(Secret::new("r".into())));
         assert_eq!(whole.scope, Some(Scope::from_wire("a b")));
-        let bare = tokens_of(r#"{"access_token":"a","token_type":"Bearer","expires_in":"60","refresh_token":""}"#);
+        let bare =
+            tokens_of(r#"{"access_token":"a","token_type":"Bearer","expires_in":"60","refresh_token":""}"#);
         assert_eq!((bare.refresh_token, bare.expires_in), (None, Duration::from_mins(1)));
         assert_eq!(tokens_of(r#"{"access_token":"a","token_type":"Bearer"}"#).expires_in, UNSAID_LIFE);
     }
@@ -186,24 +190,31 @@ mod tests {
         }
         for (body, client) in [
             (r#"{"error":"invalid_client"}"#, true),
-            (r#"{"errorCode":"invalid_client","errorSummary":"Invalid value for 'client_id' parameter."}"#, true),
+            (
+                r#"{"errorCode":"invalid_client","errorSummary":"Invalid value for 'client_id' parameter."}"#,
+                true,
+            ),
             (r#"{"error":"unauthorized_client"}"#, true),
             (r#"{"error":"invalid_scope"}"#, false),
             (r#"{"error":"access_denied"}"#, false),
             (r#"{"error":"something_new"}"#, false),
         ] {
-            match answer(400, &[], body) {
-                Exchange::Refused(Refusal::Configuration(found)) => assert_eq!(found.concerns_client(), client),
-                other => panic!("{body}: {other:?}"),
-            }
+            let exchange = answer(400, &[], body);
+            let Exchange::Refused(Refusal::Configuration(found)) = exchange else {
+                panic!("{body}: {exchange:?}")
+            };
+            assert_eq!(found.concerns_client(), client);
         }
     }
 
     #[test]
     fn a_rate_limit_ends_by_the_servers_own_clock() {
-        let wait = |headers: &[(&'static str, &'static str)]| match answer(429, headers, "{}") {
-            Exchange::Refused(Refusal::RateLimited { retry_after }) => retry_after.as_secs(),
-            other => panic!("{other:?}"),
+        let wait = |headers: &[(&'static str, &'static str)]| {
+            let exchange = answer(429, headers, "{}");
+            let Exchange::Refused(Refusal::RateLimited { retry_after }) = exchange else {
+                panic!("{exchange:?}")
+            };
+            retry_after.as_secs()
         };
         let date = ("date", "Mon, 23 Nov 2026 13:00:00 GMT");
         assert_eq!(wait(&[date, ("x-rate-limit-reset", "1795438837")]), 37);

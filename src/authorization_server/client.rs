@@ -123,12 +123,7 @@ impl Client {
     /// The set in use; fetches a newer one first if there is a reason to.
     async fn keys_for(&self, want: Want) -> Result<Arc<KeySet>, String> {
         let mut why = "not fetched yet".to_owned();
-        if !self.keys.should_fetch(want, &self.clock.now()) {
-            // Known keys stay usable while somebody fetches; who has nothing to go by waits for that.
-            if want == Want::Unknown || self.keys.current().is_none() {
-                let _fetched = self.fetching_keys.lock().await;
-            }
-        } else {
+        if self.keys.should_fetch(want, &self.clock.now()) {
             let _one_at_a_time = self.fetching_keys.lock().await;
             let result = self.fetch_keys().await;
             let word = if result.is_ok() { "ok" } else { "failed" };
@@ -137,6 +132,9 @@ impl Client {
                 tracing::warn!(authorization_server = self.config.name, why = %error, "keys not fetched");
                 why = error;
             }
+        } else if want == Want::Unknown || self.keys.current().is_none() {
+            // Known keys stay usable while somebody fetches; who has nothing to go by waits for that.
+            let _fetched = self.fetching_keys.lock().await;
         }
         self.keys.current().ok_or(why)
     }
@@ -183,7 +181,8 @@ impl Client {
         }
         if answer.status != StatusCode::OK {
             let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-            let text = |member: &str| body.get(member).and_then(serde_json::Value::as_str).unwrap_or_default();
+            let text =
+                |member: &str| body.get(member).and_then(serde_json::Value::as_str).unwrap_or_default();
             tracing::warn!(
                 authorization_server = name,
                 status = answer.status.as_u16(),
@@ -209,8 +208,11 @@ impl AuthorizationServer for Client {
             }
         };
         let scope = scope.to_string();
-        let form =
-            [("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose()), ("scope", scope.as_str())];
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("refresh_token", refresh_token.expose()),
+            ("scope", scope.as_str()),
+        ];
         let started = self.clock.now();
         let exchange = match self.post(&metadata.token_endpoint, &form, deadline).await {
             Ok(answer) => {
@@ -250,7 +252,12 @@ impl AuthorizationServer for Client {
         }
     }
 
-    async fn verify(&self, token: &Secret, expected: &Expected<'_>, now: Timestamp) -> Result<Verified, Unverified> {
+    async fn verify(
+        &self,
+        token: &Secret,
+        expected: &Expected<'_>,
+        now: Timestamp,
+    ) -> Result<Verified, Unverified> {
         let expectation = expected.at(&self.config.issuer, self.authentication.client_id());
         let keys = self.keys_for(Want::Usual).await.map_err(Unverified::NoKeys)?;
         let mut result = jwt::verify(token, &keys, &expectation, now);
@@ -258,7 +265,9 @@ impl AuthorizationServer for Client {
             let newer = self.keys_for(Want::Unknown).await.map_err(Unverified::NoKeys)?;
             if Arc::ptr_eq(&keys, &newer) {
                 // Not asked again, or in vain: a key of theirs may well be newer than what we have.
-                return Err(Unverified::NoKeys("the token's key is not among those that were fetched last".to_owned()));
+                return Err(Unverified::NoKeys(
+                    "the token's key is not among those that were fetched last".to_owned(),
+                ));
             }
             result = jwt::verify(token, &newer, &expectation, now);
         }

@@ -37,7 +37,8 @@ impl ClientAuthentication {
         let secret = self.secret.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let encode = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
         let pair = Zeroizing::new(format!("{}:{}", encode(&self.client_id), encode(secret.expose())));
-        let mut header = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(pair.as_bytes()))).ok()?;
+        let mut header =
+            HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(pair.as_bytes()))).ok()?;
         header.set_sensitive(true);
         Some(header)
     }
@@ -58,7 +59,9 @@ impl ClientAuthentication {
 /// # Errors
 /// If it can't be read, or nothing is in it.
 pub fn read_secret_file(path: &std::path::Path) -> Result<Secret, String> {
-    let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?);
+    let text = Zeroizing::new(
+        std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?,
+    );
     let secret = Secret::new(text.trim_end_matches(['\r', '\n']).to_owned());
     if secret.is_empty() { Err(format!("{}: is empty", path.display())) } else { Ok(secret) }
 }
@@ -81,7 +84,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("secret");
         std::fs::write(&path, "one\n").unwrap();
-        let client = ClientAuthentication::new("id".into(), read_secret_file(&path).unwrap(), Some(path.clone()));
+        let client =
+            ClientAuthentication::new("id".into(), read_secret_file(&path).unwrap(), Some(path.clone()));
         assert!(!client.reload());
         std::fs::write(&path, "two").unwrap();
         assert!(client.reload());

@@ -28,8 +28,8 @@ pub(super) fn locations(issuer: &Url) -> Vec<Url> {
 
 /// Reads a document.
 pub(super) fn parse(issuer: &str, document: &[u8]) -> Result<Metadata, String> {
-    let metadata: Metadata =
-        serde_json::from_slice(document).map_err(|error| format!("the metadata document can't be read: {error}"))?;
+    let metadata: Metadata = serde_json::from_slice(document)
+        .map_err(|error| format!("the metadata document can't be read: {error}"))?;
     if metadata.issuer != issuer {
         return Err(format!(
             "the server names itself {:?}, but {issuer:?} is configured: they must be identical, to the last slash",
@@ -69,7 +69,11 @@ mod tests {
     fn the_issuer_is_compared_byte_by_byte() {
         let issuer = "https://o.example/oauth2/aus1";
         assert!(parse(issuer, &document(issuer, "https://o.example/token")).is_ok());
-        for other in ["https://o.example/oauth2/aus1/", "https://O.example/oauth2/aus1", "http://o.example/oauth2/aus1"] {
+        for other in [
+            "https://o.example/oauth2/aus1/",
+            "https://O.example/oauth2/aus1",
+            "http://o.example/oauth2/aus1",
+        ] {
             assert!(parse(issuer, &document(other, "https://o.example/token")).is_err(), "{other}");
         }
     }

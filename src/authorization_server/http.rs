@@ -86,7 +86,12 @@ impl HttpClient {
     ///
     /// # Errors
     /// Whether the request may have arrived.
-    pub async fn send(&self, url: &Url, request: Request<Full<Bytes>>, deadline: Duration) -> Result<Answer, SendError> {
+    pub async fn send(
+        &self,
+        url: &Url,
+        request: Request<Full<Bytes>>,
+        deadline: Duration,
+    ) -> Result<Answer, SendError> {
         let started = tokio::time::Instant::now();
         let late = |what: &str| format!("{what} took longer than {}", humantime::format_duration(deadline));
         let armed = Arc::new(AtomicBool::new(true));
@@ -102,7 +107,12 @@ impl HttpClient {
         Ok(answer)
     }
 
-    async fn connect(&self, url: &Url, deadline: Duration, armed: &Arc<AtomicBool>) -> io::Result<Box<dyn Stream>> {
+    async fn connect(
+        &self,
+        url: &Url,
+        deadline: Duration,
+        armed: &Arc<AtomicBool>,
+    ) -> io::Result<Box<dyn Stream>> {
         let no_host = || io::Error::new(io::ErrorKind::InvalidInput, "the URL names no host");
         let port = url.port_or_known_default().ok_or_else(no_host)?;
         let tcp = match url.host().ok_or_else(no_host)? {
@@ -117,7 +127,8 @@ impl HttpClient {
             return Ok(Box::new(tcp));
         }
         let host = url.host_str().ok_or_else(no_host)?.trim_matches(['[', ']']).to_owned();
-        let name = ServerName::try_from(host).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let name =
+            ServerName::try_from(host).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         Ok(Box::new(self.tls.connect(name, tcp).await?))
     }
 }
@@ -127,15 +138,17 @@ async fn exchange(
     url: &Url,
     mut request: Request<Full<Bytes>>,
 ) -> Result<Answer, SendError> {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream))
-        .await
-        .map_err(|error| SendError::NotSent(error.to_string()))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream))
+            .await
+            .map_err(|error| SendError::NotSent(error.to_string()))?;
     prepare(&mut request, url).map_err(SendError::NotSent)?;
     let in_doubt = |error: &dyn std::fmt::Display| SendError::InDoubt(error.to_string());
     let answer = async {
         let response = sender.send_request(request).await.map_err(|error| in_doubt(&error))?;
         let (head, body) = response.into_parts();
-        let body = Limited::new(body, LARGEST_BODY).collect().await.map_err(|error| in_doubt(&error))?.to_bytes();
+        let body =
+            Limited::new(body, LARGEST_BODY).collect().await.map_err(|error| in_doubt(&error))?.to_bytes();
         Ok(Answer { status: head.status, headers: head.headers, body })
     };
     // The connection is driven here, by the same future, so that dropping it drops the socket.
@@ -181,13 +194,21 @@ impl Drop for ResetUnlessDone {
 }
 
 impl AsyncRead for ResetUnlessDone {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.tcp).poll_read(context, buffer)
     }
 }
 
 impl AsyncWrite for ResetUnlessDone {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.tcp).poll_write(context, bytes)
     }
 

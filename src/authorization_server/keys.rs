@@ -52,9 +52,11 @@ impl Keys {
         };
         let cooling = state.attempted.is_some_and(|at| now.since(&at).is_some_and(|age| age < COOLDOWN));
         // Without any keys nothing can be vouched for: a failed first fetch is tried again sooner.
-        let cooling = cooling && (state.set.is_some() || state.attempted.is_some_and(|at| {
-            now.since(&at).is_some_and(|age| age < Duration::from_secs(1))
-        }));
+        let cooling = cooling
+            && (state.set.is_some()
+                || state
+                    .attempted
+                    .is_some_and(|at| now.since(&at).is_some_and(|age| age < Duration::from_secs(1))));
         let fetch = wanted && !cooling;
         if fetch {
             state.attempted = Some(*now);

@@ -21,17 +21,35 @@ pub(super) fn encode(text: &str) -> String {
     utf8_percent_encode(text, ENCODED).to_string()
 }
 
-/// Asks, and gives the answer if it is a success; else says on stderr why not.
-pub(super) async fn ask(socket: &Path, method: Method, target: &str, body: Option<Value>) -> Result<Value, Exit> {
-    let answer = send(socket, method, target, body).await.map_err(|error| {
-        terminal::err(&format!("bursar: {}: {error}; is the sidecar running?", socket.display()));
-        Exit::Unavailable
-    })?;
-    let (status, body) = answer;
-    if status.is_success() { Ok(body) } else { Err(refused(status, &body)) }
+/// Why there is no answer; it has been said on stderr.
+pub(super) struct Refused {
+    /// What that means for whoever called the command.
+    pub(super) exit: Exit,
+    /// The problem, if the sidecar named one.
+    pub(super) problem: Value,
 }
 
-async fn send(socket: &Path, method: Method, target: &str, body: Option<Value>) -> Result<(StatusCode, Value), String> {
+/// Asks, and gives the answer if it is a success; else says on stderr why not.
+pub(super) async fn ask(
+    socket: &Path,
+    method: Method,
+    target: &str,
+    body: Option<Value>,
+) -> Result<Value, Refused> {
+    let answer = send(socket, method, target, body).await.map_err(|error| {
+        terminal::err(&format!("bursar: {}: {error}; is the sidecar running?", socket.display()));
+        Refused { exit: Exit::Unavailable, problem: Value::Null }
+    })?;
+    let (status, body) = answer;
+    if status.is_success() { Ok(body) } else { Err(Refused { exit: refused(status, &body), problem: body }) }
+}
+
+async fn send(
+    socket: &Path,
+    method: Method,
+    target: &str,
+    body: Option<Value>,
+) -> Result<(StatusCode, Value), String> {
     let stream = UnixStream::connect(socket).await.map_err(|error| error.to_string())?;
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| error.to_string())?;
@@ -45,13 +63,11 @@ async fn send(socket: &Path, method: Method, target: &str, body: Option<Value>) 
         Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
     };
     let mut connection = std::pin::pin!(connection);
-    tokio::pin!(answer);
-    loop {
-        tokio::select! {
-            // The answer's future knows why as well, and says it better.
-            _ended = &mut connection => return answer.await,
-            answer = &mut answer => return answer,
-        }
+    let mut answer = std::pin::pin!(answer);
+    tokio::select! {
+        answer = answer.as_mut() => answer,
+        // The answer's future knows why as well, and says it better.
+        _ended = connection.as_mut() => answer.await,
     }
 }
 

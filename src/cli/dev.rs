@@ -57,7 +57,8 @@ async fn run(args: DevArgs) -> Result<ExitCode, String> {
     if args.server_only {
         return server_only(&args, &world, signals).await;
     }
-    let settings = Settings::load(&world.place.path("bursar.toml")).map_err(|problems| format!("{problems:?}"))?;
+    let settings =
+        Settings::load(&world.place.path("bursar.toml")).map_err(|problems| format!("{problems:?}"))?;
     let ports = Ports { clock: Arc::clone(&world.ports.clock), entropy: Arc::clone(&world.ports.entropy) };
     let start = async { App::build(settings, ports).await?.start().await };
     let running = match start.await {
@@ -100,7 +101,10 @@ async fn set_up(args: &DevArgs) -> Result<World, String> {
     let (directory, temporary) = match &args.dir {
         Some(directory) => (directory.clone(), None),
         None => {
-            let made = tempfile::Builder::new().prefix("bursar-dev-").tempdir().map_err(|error| error.to_string())?;
+            let made = tempfile::Builder::new()
+                .prefix("bursar-dev-")
+                .tempdir()
+                .map_err(|error| error.to_string())?;
             (made.path().to_owned(), Some(made))
         }
     };
@@ -125,7 +129,10 @@ async fn connect_users(world: &World) -> Result<(), String> {
 }
 
 fn consent(world: &World, server: &str, user: &str, scopes: &[&str]) -> Result<Secret, String> {
-    world.server.consent(server, user, scopes).ok_or_else(|| format!("the development server does not know {user}"))
+    world
+        .server
+        .consent(server, user, scopes)
+        .ok_or_else(|| format!("the development server does not know {user}"))
 }
 
 /// Alice's Snowflake token over the socket, verified once more by ourselves: its claims.
@@ -135,8 +142,10 @@ async fn once(world: &World) -> Result<Value, String> {
     let target = format!("/v1/token?service={}&user={}", snowflake.name, client::encode(alice));
     let answer = client::ask(&world.place.path("bursar.sock"), Method::GET, &target, None).await;
     let answer = answer.map_err(|_said| "no token".to_owned())?;
-    let token = Secret::new(answer.get("access_token").and_then(Value::as_str).unwrap_or_default().to_owned());
-    let settings = Settings::load(&world.place.path("bursar.toml")).map_err(|problems| format!("{problems:?}"))?;
+    let token =
+        Secret::new(answer.get("access_token").and_then(Value::as_str).unwrap_or_default().to_owned());
+    let settings =
+        Settings::load(&world.place.path("bursar.toml")).map_err(|problems| format!("{problems:?}"))?;
     let service = settings.services.iter().find(|service| service.name.as_str() == snowflake.name);
     let service = service.ok_or("the configuration has lost its service")?;
     let config = Config {
@@ -152,9 +161,16 @@ async fn once(world: &World) -> Result<Value, String> {
             .map_err(|error| error.to_string())?;
     let user = crate::model::UserName::parse(alice);
     let scope: Scope = service.scope(None).unwrap_or_default();
-    let expected =
-        Expected { audience: &service.audience, user_claim: &service.user_claim, user: user.as_ref(), scope: &scope };
-    server.verify(&token, &expected, world.ports.clock.now().wall).await.map_err(|error| error.to_string())?;
+    let expected = Expected {
+        audience: &service.audience,
+        user_claim: &service.user_claim,
+        user: user.as_ref(),
+        scope: &scope,
+    };
+    server
+        .verify(&token, &expected, world.ports.clock.now().wall)
+        .await
+        .map_err(|error| error.to_string())?;
     let payload = token.expose().split('.').nth(1).unwrap_or_default();
     let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|error| error.to_string())?;
     serde_json::from_slice(&payload).map_err(|error| error.to_string())
@@ -169,7 +185,8 @@ async fn server_only(args: &DevArgs, world: &World, mut signals: Signals) -> Res
     for service in SERVICES {
         for user in USERS {
             let token = consent(world, service.server, user, service.consent)?;
-            let file = place.write_refresh_token(service.name, user, &token).map_err(|error| error.to_string())?;
+            let file =
+                place.write_refresh_token(service.name, user, &token).map_err(|error| error.to_string())?;
             imports.push_str(&format!(
                 "  {us} grant import --admin-socket {} --service {} --user {user} --refresh-token-file {}\n",
                 admin.display(),

@@ -7,7 +7,8 @@ use hyper::Method;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::cli::{Exit, GrantCommand, OneGrant, client, terminal};
+use crate::cli::client::{self, Refused};
+use crate::cli::{Exit, GrantCommand, OneGrant, terminal};
 
 /// No refresh token is longer.
 const LONGEST: u64 = 64 * 1024;
@@ -20,15 +21,18 @@ pub(super) async fn grant(command: GrantCommand) -> Exit {
         }
         GrantCommand::Show(grant) => show(&grant).await,
         GrantCommand::Import { grant, refresh_token_file } => import(&grant, &refresh_token_file).await,
-        GrantCommand::Refresh(grant) => {
-            let target = format!("{}/refresh", path(&grant));
-            client::ask(&grant.socket.admin_socket, Method::POST, &target, None).await.map(|grant| print(&grant))
+        GrantCommand::Refresh { grant, role } => {
+            let role = role.map(|role| format!("?role={}", client::encode(&role))).unwrap_or_default();
+            let target = format!("{}/refresh{role}", path(&grant));
+            client::ask(&grant.socket.admin_socket, Method::POST, &target, None)
+                .await
+                .map(|grant| print(&grant))
         }
     };
-    result.err().unwrap_or(Exit::Done)
+    result.err().map_or(Exit::Done, |refused| refused.exit)
 }
 
-async fn list(socket: &Path, filters: [(&str, Option<String>); 3], as_json: bool) -> Result<(), Exit> {
+async fn list(socket: &Path, filters: [(&str, Option<String>); 3], as_json: bool) -> Result<(), Refused> {
     let filters: String = filters
         .into_iter()
         .filter_map(|(name, value)| Some(format!("&{name}={}", client::encode(&value?))))
@@ -36,7 +40,8 @@ async fn list(socket: &Path, filters: [(&str, Option<String>); 3], as_json: bool
     let mut cursor = String::new();
     let mut first = true;
     loop {
-        let page = client::ask(socket, Method::GET, &format!("/v1/grants?limit=1000{cursor}{filters}"), None).await?;
+        let page = client::ask(socket, Method::GET, &format!("/v1/grants?limit=1000{cursor}{filters}"), None)
+            .await?;
         for grant in page.get("grants").and_then(Value::as_array).into_iter().flatten() {
             if as_json {
                 terminal::out(&format!("{grant}\n"));
@@ -60,7 +65,7 @@ async fn list(socket: &Path, filters: [(&str, Option<String>); 3], as_json: bool
     Ok(())
 }
 
-async fn show(grant: &OneGrant) -> Result<(), Exit> {
+async fn show(grant: &OneGrant) -> Result<(), Refused> {
     let (service, user) = (client::encode(&grant.service), client::encode(&grant.user));
     let target = format!("/v1/grants?service={service}&user={user}");
     let page = client::ask(&grant.socket.admin_socket, Method::GET, &target, None).await?;
@@ -71,22 +76,23 @@ async fn show(grant: &OneGrant) -> Result<(), Exit> {
         }
         None => {
             terminal::err(&format!("bursar: {} has not connected {}", grant.user, grant.service));
-            Err(Exit::LoginRequired)
+            Err(Refused { exit: Exit::LoginRequired, problem: Value::Null })
         }
     }
 }
 
-async fn import(grant: &OneGrant, file: &Path) -> Result<(), Exit> {
+async fn import(grant: &OneGrant, file: &Path) -> Result<(), Refused> {
     let token = read(file).map_err(|error| {
         terminal::err(&format!("bursar: {}: {error}", file.display()));
-        Exit::Usage
+        Refused { exit: Exit::Usage, problem: Value::Null }
     })?;
     let body = json!({ "refresh_token": token.trim() });
     let imported = client::ask(&grant.socket.admin_socket, Method::PUT, &path(grant), Some(body)).await;
-    if imported == Err(Exit::Failed) {
+    if let Err(refused) = &imported
+        && let Some(user) = refused.problem.get("user").and_then(Value::as_str)
+    {
         terminal::err(&format!(
-            "  If the token is another user's, it is kept; to accept it for them:\n    bursar grant import --service {} \
-             --user THAT_USER --refresh-token-file {}",
+            "  To accept it for its true user:\n    bursar grant import --service {} --user {user} --refresh-token-file {}",
             grant.service,
             file.display()
         ));

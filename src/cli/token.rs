@@ -17,7 +17,7 @@ pub(super) async fn token(args: TokenArgs) -> Exit {
     }
     let answer = match client::ask(&args.socket.socket, Method::GET, &target, None).await {
         Ok(answer) => answer,
-        Err(exit) => return exit,
+        Err(refused) => return refused.exit,
     };
     let token = answer.get("access_token").and_then(Value::as_str).unwrap_or_default();
     let line_end = if terminal::is_seen() { "\n" } else { "" };

@@ -123,7 +123,8 @@ mod tests {
 
     #[test]
     fn keys_of_other_kinds_and_malformed_elements_are_skipped() {
-        let set = parse(&format!(r#"1, {{"kty":"EC","kid":"e"}}, {{"kty":"RSA"}}, {}"#, rsa("a", 256))).unwrap();
+        let set =
+            parse(&format!(r#"1, {{"kty":"EC","kid":"e"}}, {{"kty":"RSA"}}, {}"#, rsa("a", 256))).unwrap();
         assert_eq!(set.usable(), 1);
         assert!(set.find(Some("a")).is_ok());
         assert_eq!(set.find(Some("A")).err(), Some(NoKey::Unknown));

@@ -16,7 +16,10 @@ fn pair() -> &'static KeyPair {
 
 fn jwks() -> KeySet {
     let public = pair().public_key();
-    let (n, e) = (public.modulus().big_endian_without_leading_zero(), public.exponent().big_endian_without_leading_zero());
+    let (n, e) = (
+        public.modulus().big_endian_without_leading_zero(),
+        public.exponent().big_endian_without_leading_zero(),
+    );
     let document = json!({"keys": [{
         "kty": "RSA", "use": "sig", "alg": "RS256", "kid": "active",
         "n": URL_SAFE_NO_PAD.encode(n), "e": URL_SAFE_NO_PAD.encode(e),
@@ -28,9 +31,7 @@ fn sign(header: &str, payload: &str) -> Secret {
     let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
     let mut signature = vec![0; pair().public_modulus_len()];
     let random = aws_lc_rs::rand::SystemRandom::new();
-    pair()
-        .sign(&aws_lc_rs::signature::RSA_PKCS1_SHA256, &random, signed.as_bytes(), &mut signature)
-        .unwrap();
+    pair().sign(&aws_lc_rs::signature::RSA_PKCS1_SHA256, &random, signed.as_bytes(), &mut signature).unwrap();
     Secret::new(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
 }
 
@@ -45,7 +46,10 @@ fn claims() -> Value {
 }
 
 fn check(token: &Secret) -> Result<Verified, VerifyError> {
-    let (alice, scope) = (UserName::parse("alice@example.com").unwrap(), Scope::from_wire("session:role:PUBLIC offline_access"));
+    let (alice, scope) = (
+        UserName::parse("alice@example.com").unwrap(),
+        Scope::from_wire("session:role:PUBLIC offline_access"),
+    );
     let expected = Expectation {
         issuer: "https://okta.example/oauth2/aus1",
         audience: "https://sf.example",
@@ -108,10 +112,16 @@ fn every_claim_is_compared() {
     assert!(matches!(with("scp", json!(["session:role:ADMIN"])), Err(VerifyError::Scope { .. })));
     assert!(matches!(with("scp", json!([])), Err(VerifyError::Scope { .. })));
     assert!(
-        matches!(with("scp", json!(["session:role:PUBLIC", "session:role:ADMIN"])), Err(VerifyError::Scope { .. })),
+        matches!(
+            with("scp", json!(["session:role:PUBLIC", "session:role:ADMIN"])),
+            Err(VerifyError::Scope { .. })
+        ),
         "more than was asked for"
     );
-    assert!(matches!(with("scope", json!("session:role:ADMIN")), Err(VerifyError::Scope { .. })), "both must agree");
+    assert!(
+        matches!(with("scope", json!("session:role:ADMIN")), Err(VerifyError::Scope { .. })),
+        "both must agree"
+    );
 }
 
 #[test]
@@ -148,13 +158,18 @@ fn a_changed_payload_is_not_believed() {
     let signed = sign(HEADER, &claims().to_string());
     let parts: Vec<&str> = signed.expose().split('.').collect();
     let other = URL_SAFE_NO_PAD.encode(claims().to_string().replace("alice", "malice"));
-    assert_eq!(check(&Secret::new(format!("{}.{other}.{}", parts[0], parts[2]))).unwrap_err(), VerifyError::Signature);
+    assert_eq!(
+        check(&Secret::new(format!("{}.{other}.{}", parts[0], parts[2]))).unwrap_err(),
+        VerifyError::Signature
+    );
 }
 
 #[test]
 fn a_key_that_the_token_brings_along_is_never_used() {
     let jwk = r#"{"kty":"RSA","n":"AQAB","e":"AQAB"}"#;
-    let header = format!(r#"{{"alg":"RS256","kid":"other","jwk":{jwk},"jku":"http://127.0.0.1:1/","x5u":"http://127.0.0.1:1/"}}"#);
+    let header = format!(
+        r#"{{"alg":"RS256","kid":"other","jwk":{jwk},"jku":"http://127.0.0.1:1/","x5u":"http://127.0.0.1:1/"}}"#
+    );
     assert_eq!(check(&sign(&header, &claims().to_string())).unwrap_err(), VerifyError::Key(NoKey::Unknown));
     assert_eq!(
         check(&sign(r#"{"alg":"RS256"}"#, &claims().to_string())).unwrap_err(),
@@ -177,7 +192,8 @@ fn a_claim_that_stands_twice_is_refused() {
 #[test]
 fn five_parts_and_other_texts_are_told_apart() {
     assert_eq!(check(&Secret::new("a.b.c.d.e".into())).unwrap_err(), VerifyError::Encrypted);
-    for text in ["", "opaque", "a.b", "a.b.c.d", "a.b.c.d.e.f", "ä.b.c", "e30.e30.e30", &"a.".repeat(70_000)] {
+    for text in ["", "opaque", "a.b", "a.b.c.d", "a.b.c.d.e.f", "ä.b.c", "e30.e30.e30", &"a.".repeat(70_000)]
+    {
         assert_eq!(check(&Secret::new(text.to_owned())).unwrap_err(), VerifyError::NotAJwt, "{text:.20}");
     }
 }
@@ -186,7 +202,10 @@ fn five_parts_and_other_texts_are_told_apart() {
 fn an_error_says_nothing_of_the_token_but_names() {
     let token = sign(HEADER, &claims().to_string());
     let signature = token.expose().rsplit('.').next().unwrap().to_owned();
-    for error in [check(&Secret::new(token.expose().replace("ey", "e"))).unwrap_err(), with("aud", json!("x")).unwrap_err()] {
+    for error in [
+        check(&Secret::new(token.expose().replace("ey", "e"))).unwrap_err(),
+        with("aud", json!("x")).unwrap_err(),
+    ] {
         assert!(!format!("{error} {error:?}").contains(&signature[..20]));
     }
 }

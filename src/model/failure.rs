@@ -49,6 +49,21 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// The same, where it comes with a wait: with this one.
+    #[must_use]
+    pub fn with_wait(self, retry_after: Duration) -> Self {
+        match self {
+            Self::ServerUnavailable { .. } => Self::ServerUnavailable { retry_after },
+            Self::StoreUnavailable { .. } => Self::StoreUnavailable { retry_after },
+            Self::LoginRequired { .. }
+            | Self::Refused { .. }
+            | Self::TokenInvalid { .. }
+            | Self::Timeout
+            | Self::UserMismatch { .. }
+            | Self::Internal(_) => self,
+        }
+    }
+
     /// The metric's word.
     #[must_use]
     pub fn word(&self) -> &'static str {

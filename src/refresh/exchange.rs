@@ -28,9 +28,7 @@ impl Inner {
             .doors
             .get(&service.authorization_server)
             .ok_or_else(|| Failure::Internal("no such authorization server".to_owned()))?;
-        let scope = service
-            .scope(role)
-            .ok_or_else(|| Failure::Internal("no such role".to_owned()))?;
+        let scope = service.scope(role).ok_or_else(|| Failure::Internal("no such role".to_owned()))?;
         door.gate.admit(&self.parts.clock.now())?;
         let _place = door.gate.place().await;
         let mut secret_reloaded = false;
@@ -60,7 +58,9 @@ impl Inner {
                     door.gate.unanswered(&now, self.parts.entropy.below(1000));
                     return Err(Failure::ServerUnavailable { retry_after: SHORTLY });
                 }
-                Exchange::Refused(Refusal::InvalidGrant) => return Err(self.ended(id, service, &attempt).await?),
+                Exchange::Refused(Refusal::InvalidGrant) => {
+                    return Err(self.ended(id, service, &attempt).await?);
+                }
                 Exchange::Refused(Refusal::RateLimited { retry_after }) => {
                     self.settle_unchanged(id, &attempt).await?;
                     door.gate.limited(&self.parts.clock.now(), retry_after, self.parts.entropy.below(1000));
@@ -68,12 +68,18 @@ impl Inner {
                 }
                 Exchange::Refused(Refusal::Configuration(why)) => {
                     self.settle_unchanged(id, &attempt).await?;
-                    if why.error == "invalid_client" && !secret_reloaded && door.server.reload_client_secret().await {
-                        tracing::info!(authorization_server = service.authorization_server, "the client secret has changed; trying the new one");
+                    if why.error == "invalid_client"
+                        && !secret_reloaded
+                        && door.server.reload_client_secret().await
+                    {
+                        tracing::info!(
+                            authorization_server = service.authorization_server,
+                            "the client secret has changed; trying the new one"
+                        );
                         secret_reloaded = true;
                         continue;
                     }
-                    return Err(self.refused(door, why));
+                    return Err(self.refused(door, &why));
                 }
                 Exchange::InDoubt(why) => {
                     tracing::warn!(grant = %id.key, %why, tries, "in doubt whether the refresh token was used up");
@@ -92,7 +98,13 @@ impl Inner {
         // Bounded: another process's lease ends, and here only one process owns the store.
         loop {
             let now = self.parts.clock.now();
-            match self.parts.store.begin(id, &self.parts.lease, &now).await.map_err(|error| store_failure(&error))? {
+            match self
+                .parts
+                .store
+                .begin(id, &self.parts.lease, &now)
+                .await
+                .map_err(|error| store_failure(&error))?
+            {
                 Begun::Attempt(attempt) => return Ok(attempt),
                 Begun::Held(left) => tokio::time::sleep(left.min(Duration::from_millis(200))).await,
                 Begun::Ended(reason, since) => {
@@ -107,7 +119,13 @@ impl Inner {
     }
 
     /// Whether the refresh token may be presented now. `false` means: yes, but begin anew, for the doubt is over.
-    async fn may_present(&self, id: &GrantId, service: &Service, door: &Door, attempt: &Attempt) -> Result<bool, Failure> {
+    async fn may_present(
+        &self,
+        id: &GrantId,
+        service: &Service,
+        door: &Door,
+        attempt: &Attempt,
+    ) -> Result<bool, Failure> {
         let now = self.parts.clock.now();
         let doubt = attempt.in_doubt.then_some(&attempt.since);
         match plan(attempt.rotation, doubt, &now, &door.recovery) {
@@ -148,9 +166,10 @@ impl Inner {
         tokens: Tokens,
         requested_at: Moment,
     ) -> Result<StoredToken, Failure> {
-        let rotated = tokens.refresh_token.as_ref().map(|token| {
-            if *token == attempt.refresh_token { SameOrNew::Same } else { SameOrNew::New }
-        });
+        let rotated = tokens
+            .refresh_token
+            .as_ref()
+            .map(|token| if *token == attempt.refresh_token { SameOrNew::Same } else { SameOrNew::New });
         let mut answer = Commit {
             refresh_token: tokens.refresh_token,
             rotation: attempt.rotation.learn(rotated),
@@ -207,7 +226,13 @@ impl Inner {
         self.end(id, service, attempt, reason).await
     }
 
-    async fn end(&self, id: &GrantId, service: &Service, attempt: &Attempt, reason: EndReason) -> Result<Failure, Failure> {
+    async fn end(
+        &self,
+        id: &GrantId,
+        service: &Service,
+        attempt: &Attempt,
+        reason: EndReason,
+    ) -> Result<Failure, Failure> {
         let since = self.parts.clock.now().wall;
         tracing::warn!(grant = %id.key, %reason, "the grant has ended; its user must connect again");
         self.settle(id, attempt, Settled::Ended(reason, since)).await?;
@@ -216,7 +241,7 @@ impl Inner {
         Ok(Failure::LoginRequired { reason, since: Some(since) })
     }
 
-    fn refused(&self, door: &Door, why: Misconfiguration) -> Failure {
+    fn refused(&self, door: &Door, why: &Misconfiguration) -> Failure {
         let failure = Failure::Refused { error: why.error.clone(), hint: why.hint };
         if why.concerns_client() {
             door.gate.refused(&self.parts.clock.now(), failure.clone());
@@ -240,7 +265,11 @@ impl Inner {
     async fn give_back(&self, id: &GrantId) -> Result<(), Failure> {
         let grant = self.parts.store.grant(id).await.map_err(|error| store_failure(&error))?;
         let Some(grant) = grant else { return Ok(()) };
-        self.parts.store.settle(id, grant.version, &Settled::InDoubt).await.map_err(|error| store_failure(&error))
+        self.parts
+            .store
+            .settle(id, grant.version, &Settled::InDoubt)
+            .await
+            .map_err(|error| store_failure(&error))
     }
 
     /// Brings the gauges up to date, behind everybody's back.

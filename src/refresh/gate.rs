@@ -46,7 +46,9 @@ impl Gate {
         let mut state = self.lock();
         match &mut state.shut {
             None => Ok(()),
-            Some((until, failure)) if now.boot < *until => Err(with_wait(failure, until.saturating_sub(now.boot))),
+            Some((until, failure)) if now.boot < *until => {
+                Err(failure.clone().with_wait(until.saturating_sub(now.boot)))
+            }
             Some((until, _)) => {
                 // This one probes; the others wait for its outcome, or for it to take too long.
                 *until = now.boot + PROBE;
@@ -94,7 +96,13 @@ impl Gate {
         self.lock().shut = Some((until, Failure::ServerUnavailable { retry_after: wait }));
     }
 
-    fn shut(&self, now: &Moment, bounds: (Duration, Duration), jitter: u64, failure: impl FnOnce(Duration) -> Failure) {
+    fn shut(
+        &self,
+        now: &Moment,
+        bounds: (Duration, Duration),
+        jitter: u64,
+        failure: impl FnOnce(Duration) -> Failure,
+    ) {
         let mut state = self.lock();
         let wait = back_off(state.streak, bounds, jitter);
         state.streak = state.streak.saturating_add(1);
@@ -110,13 +118,6 @@ impl Gate {
 pub(super) fn back_off(streak: u32, (first, longest): (Duration, Duration), jitter: u64) -> Duration {
     let whole = first.saturating_mul(2_u32.saturating_pow(streak.min(20))).min(longest);
     whole / 1000 * u32::try_from(jitter.min(1000)).unwrap_or(1000)
-}
-
-fn with_wait(failure: &Failure, wait: Duration) -> Failure {
-    match failure {
-        Failure::ServerUnavailable { .. } => Failure::ServerUnavailable { retry_after: wait },
-        other => other.clone(),
-    }
 }
 
 #[cfg(test)]

@@ -33,19 +33,25 @@ impl Holdoffs {
         let held = self.0.get(key)?;
         let held = held.lock().unwrap_or_else(PoisonError::into_inner);
         let left = held.until.checked_sub(now.boot).filter(|left| !left.is_zero())?;
-        Some(match &held.failure {
-            Failure::ServerUnavailable { .. } => Failure::ServerUnavailable { retry_after: left },
-            other => other.clone(),
-        })
+        Some(held.failure.clone().with_wait(left))
     }
 
     /// It failed again: for longer than last time, or for `wait` if that is known. `jitter` is 0 to 1000.
-    pub(super) fn hold(&self, key: &TokenKey, failure: &Failure, wait: Option<Duration>, now: &Moment, jitter: u64) {
-        let fresh = || Arc::new(Mutex::new(Held { failure: failure.clone(), until: Duration::ZERO, streak: 0 }));
+    pub(super) fn hold(
+        &self,
+        key: &TokenKey,
+        failure: &Failure,
+        wait: Option<Duration>,
+        now: &Moment,
+        jitter: u64,
+    ) {
+        let fresh =
+            || Arc::new(Mutex::new(Held { failure: failure.clone(), until: Duration::ZERO, streak: 0 }));
         let held = self.0.get_with_by_ref(key, fresh);
         let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
         let wait = wait.unwrap_or_else(|| back_off(held.streak, RETRY, 750 + jitter / 4));
-        *held = Held { failure: failure.clone(), until: now.boot + wait, streak: held.streak.saturating_add(1) };
+        *held =
+            Held { failure: failure.clone(), until: now.boot + wait, streak: held.streak.saturating_add(1) };
     }
 
     /// It works.
@@ -63,7 +69,8 @@ mod tests {
     #[test]
     fn a_failure_stands_for_a_while_and_longer_each_time() {
         let (clock, holdoffs) = (ManualClock::new(Timestamp::from_secs(1_800_000_000)), Holdoffs::default());
-        let grant = GrantKey { service: ServiceName::parse("s").unwrap(), user: UserName::parse("alice").unwrap() };
+        let grant =
+            GrantKey { service: ServiceName::parse("s").unwrap(), user: UserName::parse("alice").unwrap() };
         let key = TokenKey { grant, role: None };
         let failure = Failure::TokenInvalid { hint: String::new() };
         for seconds in [1, 2, 4] {

@@ -58,7 +58,9 @@ impl Inner {
                 tracing::warn!(grant = %key, %why, "an import waits to be verified; import the same token again");
                 return Err(Failure::ServerUnavailable { retry_after: SHORTLY });
             }
-            Err(Unverified::Invalid(crate::jwt::VerifyError::User(user))) => return Err(Failure::UserMismatch { user }),
+            Err(Unverified::Invalid(crate::jwt::VerifyError::User(user))) => {
+                return Err(Failure::UserMismatch { user });
+            }
             Err(Unverified::Invalid(error)) => return Err(Failure::TokenInvalid { hint: error.to_string() }),
         }
         if !store.promote(&candidate, &key.user).await.map_err(|error| store_failure(&error))? {
@@ -77,7 +79,9 @@ impl Inner {
     async fn proof(&self, candidate: &GrantId, service: &Service) -> Result<StoredToken, Failure> {
         let store = &self.parts.store;
         let stored = store.access_token(candidate, None).await.map_err(|error| store_failure(&error))?;
-        if let Some(stored) = stored.filter(|token| !token.issued.remaining(&self.parts.clock.now()).is_zero()) {
+        if let Some(stored) =
+            stored.filter(|token| !token.issued.remaining(&self.parts.clock.now()).is_zero())
+        {
             return Ok(stored);
         }
         let result = self.exchange(candidate, service, None).await;

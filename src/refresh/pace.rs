@@ -45,6 +45,9 @@ mod tests {
         let alice = UserName::parse("alice").unwrap();
         let waits: Vec<_> = (0..7).map(|_| pace.wait(&alice, &clock.now()).as_millis()).collect();
         assert_eq!(waits, [0, 0, 0, 1100, 1100, 1100, 2200]);
-        assert!(pace.wait(&UserName::parse("bob").unwrap(), &clock.now()).is_zero(), "each user for themselves");
+        assert!(
+            pace.wait(&UserName::parse("bob").unwrap(), &clock.now()).is_zero(),
+            "each user for themselves"
+        );
     }
 }

@@ -40,7 +40,9 @@ pub fn plan(rotation: Rotation, since: Option<&Moment>, now: &Moment, recovery: 
         // A server without leeway says `inactive` as soon as the token is used up.
         _ if recovery.leeway.is_zero() => Plan::AskFirst,
         // It may have rotated as late as the deadline, and calls the old token active until its leeway is over.
-        Some(age) if age <= last_arrival => Plan::Wait(last_arrival - age + Duration::from_secs(1)),
+        Some(age) if age <= last_arrival => {
+            Plan::Wait(last_arrival.saturating_sub(age) + Duration::from_secs(1))
+        }
         Some(_) | None => Plan::AskFirst,
     }
 }

@@ -53,7 +53,8 @@ mod tests {
     #[tokio::test]
     async fn turns_come_in_order_and_leave_nothing_behind() {
         let turns = Turns::default();
-        let grant = GrantKey { service: ServiceName::parse("s").unwrap(), user: UserName::parse("alice").unwrap() };
+        let grant =
+            GrantKey { service: ServiceName::parse("s").unwrap(), user: UserName::parse("alice").unwrap() };
         let id = GrantId::current(grant);
         let first = turns.take(&id).await;
         let mut second = Box::pin(turns.take(&id));

@@ -81,7 +81,9 @@ impl Unsaved {
                             tracing::warn!(grant = %id.key, "stopping: the answer was put into a file beside the store");
                             return;
                         }
-                        Err(error) => tracing::error!(grant = %id.key, %error, "can't be put beside the store either"),
+                        Err(error) => {
+                            tracing::error!(grant = %id.key, %error, "can't be put beside the store either");
+                        }
                     }
                 }
             }

@@ -22,7 +22,10 @@ fn rule(section: &Section<'_>, services: &[Service]) -> Rule {
         section.missing("user", "is missing: say whom the rule is for, by user, uid, group or gid");
     }
     if rule.uid == Some(overflow_uid()) {
-        section.problem("uid", "is the number of every user that this user namespace does not know; nobody can be told by it");
+        section.problem(
+            "uid",
+            "is the number of every user that this user namespace does not know; nobody can be told by it",
+        );
     }
     if rule.users.is_empty() {
         section.missing("users", "is missing: whose tokens it may have, such as [\"*@example.com\"]");
@@ -88,7 +91,10 @@ fn user(section: &Section<'_>, name: &str) -> Option<u32> {
     match User::from_name(name) {
         Ok(Some(user)) => Some(user.uid.as_raw()),
         Ok(None) => {
-            section.problem("user", format!("there is no user {name:?} here; where names can't be looked up, use uid"));
+            section.problem(
+                "user",
+                format!("there is no user {name:?} here; where names can't be looked up, use uid"),
+            );
             None
         }
         Err(error) => {

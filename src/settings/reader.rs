@@ -63,7 +63,12 @@ impl<'a> Section<'a> {
         Self::new(String::new(), None, Some(document.get_ref()), problems)
     }
 
-    fn new(name: String, at: Option<usize>, table: Option<&'a DeTable<'a>>, problems: &'a Problems<'a>) -> Self {
+    fn new(
+        name: String,
+        at: Option<usize>,
+        table: Option<&'a DeTable<'a>>,
+        problems: &'a Problems<'a>,
+    ) -> Self {
         Self { name, at, table, known: RefCell::default(), problems, finished: Cell::new(false) }
     }
 
@@ -83,8 +88,12 @@ impl<'a> Section<'a> {
     /// The tables in the table of this name, with their names.
     pub(super) fn sections(&self, key: &str) -> Vec<(String, Self)> {
         let parent = self.section(key);
-        let names: Vec<String> =
-            parent.table.into_iter().flat_map(|table| table.keys()).map(|name| name.get_ref().to_string()).collect();
+        let names: Vec<String> = parent
+            .table
+            .into_iter()
+            .flat_map(|table| table.keys())
+            .map(|name| name.get_ref().to_string())
+            .collect();
         let sections = names.into_iter().map(|name| (name.clone(), parent.section(&name))).collect();
         parent.finish();
         sections
@@ -133,7 +142,10 @@ impl<'a> Section<'a> {
     pub(super) fn texts(&self, key: &str) -> Option<Vec<String>> {
         let value = self.value(key)?;
         let texts = value.get_ref().as_array().and_then(|array| {
-            array.iter().map(|element| element.get_ref().as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
+            array
+                .iter()
+                .map(|element| element.get_ref().as_str().map(str::to_owned))
+                .collect::<Option<Vec<_>>>()
         });
         if texts.is_none() {
             self.problem(key, "must be a list of texts, such as [\"a\", \"b\"]");
@@ -232,7 +244,9 @@ impl<'a> Section<'a> {
             if !known.contains(name) {
                 let allowed: Vec<&str> = known.iter().map(String::as_str).collect();
                 let message = match name {
-                    "client_secret" => "a secret is given by reference: client_secret_file or client_secret_env".to_owned(),
+                    "client_secret" => {
+                        "a secret is given by reference: client_secret_file or client_secret_env".to_owned()
+                    }
                     _ => format!("unknown key; known here: {}", allowed.join(", ")),
                 };
                 self.problems.add(Some(key.span().start), &self.full(name), message);

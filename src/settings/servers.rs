@@ -68,8 +68,10 @@ fn issuer(section: &Section<'_>) -> String {
         }
         return issuer;
     }
-    let (domain, id) = (section.required_text("okta_domain"), section.required_text("authorization_server_id"));
-    let is_name = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+    let (domain, id) =
+        (section.required_text("okta_domain"), section.required_text("authorization_server_id"));
+    let is_name =
+        |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
     if !is_name(&domain) {
         section.problem("okta_domain", "must be the bare domain, such as \"company.okta.com\"");
     }
@@ -77,7 +79,10 @@ fn issuer(section: &Section<'_>) -> String {
         section.problem("okta_domain", "is the admin console's; the domain is the one without `-admin`");
     }
     if !is_name(&id) {
-        section.problem("authorization_server_id", "must be the part of the issuer after /oauth2/, such as \"aus8x7abc123def\"");
+        section.problem(
+            "authorization_server_id",
+            "must be the part of the issuer after /oauth2/, such as \"aus8x7abc123def\"",
+        );
     }
     format!("https://{domain}/oauth2/{id}")
 }
@@ -108,7 +113,10 @@ fn client_secret(section: &Section<'_>) -> (Secret, Option<PathBuf>) {
             (value.map_or(nothing, Secret::new), None)
         }
         (None, None) => {
-            section.missing("client_secret_file", "is missing: the client's secret is read from a file, or from client_secret_env");
+            section.missing(
+                "client_secret_file",
+                "is missing: the client's secret is read from a file, or from client_secret_env",
+            );
             (nothing, None)
         }
     }

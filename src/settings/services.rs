@@ -22,12 +22,18 @@ fn service(name: &str, section: &Section<'_>, servers: &BTreeMap<String, Server>
     }
     let authorization_server = section.required_text("authorization_server");
     if !authorization_server.is_empty() && !servers.contains_key(&authorization_server) {
-        section.problem("authorization_server", format!("there is no [authorization_servers.{authorization_server}]"));
+        section.problem(
+            "authorization_server",
+            format!("there is no [authorization_servers.{authorization_server}]"),
+        );
     }
     let audience = section.required_text("audience");
     let scopes = section.texts("scopes");
     if scopes.as_ref().is_none_or(Vec::is_empty) && (scopes.is_some() || !section.has("scopes")) {
-        section.missing("scopes", "is missing: what to ask for when no role is named, such as [\"session:role:PUBLIC\"]");
+        section.missing(
+            "scopes",
+            "is missing: what to ask for when no role is named, such as [\"session:role:PUBLIC\"]",
+        );
     }
     let scopes = scope(section, "scopes", scopes.unwrap_or_default().iter().map(String::as_str));
     let roles = roles(section);
@@ -41,7 +47,16 @@ fn service(name: &str, section: &Section<'_>, servers: &BTreeMap<String, Server>
     };
     section.choice("grant", &["authorization_code"]);
     section.finish();
-    Some(Service { name: service_name?, authorization_server, audience, scopes, roles, user_claim, opaque, kind })
+    Some(Service {
+        name: service_name?,
+        authorization_server,
+        audience,
+        scopes,
+        roles,
+        user_claim,
+        opaque,
+        kind,
+    })
 }
 
 fn roles(section: &Section<'_>) -> BTreeMap<RoleName, Scope> {

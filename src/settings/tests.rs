@@ -75,18 +75,38 @@ fn every_problem_is_found_at_once_with_its_line() {
 #[test]
 fn each_mistake_gets_a_sentence_of_its_own() {
     for (from, to, expected) in [
-        ("client_secret_env = \"PATH\"", "client_secret = \"hush\"\nclient_secret_env = \"PATH\"", "by reference"),
+        (
+            "client_secret_env = \"PATH\"",
+            "client_secret = \"hush\"\nclient_secret_env = \"PATH\"",
+            "by reference",
+        ),
         ("client_secret_env = \"PATH\"", "", "is missing"),
-        ("client_secret_env = \"PATH\"", "client_secret_env = \"NO_SUCH_VARIABLE\"", "the environment has no"),
+        (
+            "client_secret_env = \"PATH\"",
+            "client_secret_env = \"NO_SUCH_VARIABLE\"",
+            "the environment has no",
+        ),
         ("client_secret_env = \"PATH\"", "client_secret_file = \"/no/such/file\"", "/no/such/file"),
         ("company.okta.com", "https://company.okta.com", "bare domain"),
         ("company.okta.com", "company-admin.okta.com", "without `-admin`"),
         ("aus1\"", "https://x/oauth2/aus1\"", "after /oauth2/"),
-        ("okta_domain = \"company.okta.com\"\nauthorization_server_id = \"aus1\"", "issuer = \"http://id.example.com\"", "must be https"),
+        (
+            "okta_domain = \"company.okta.com\"\nauthorization_server_id = \"aus1\"",
+            "issuer = \"http://id.example.com\"",
+            "must be https",
+        ),
         ("okta_domain = \"company.okta.com\"", "issuer = \"https://a.example\"", "not both"),
-        ("client_id = \"0oa1\"", "client_id = \"0oa1\"\nrefresh_token_leeway = \"15s\"", "less than refresh_token_leeway"),
+        (
+            "client_id = \"0oa1\"",
+            "client_id = \"0oa1\"\nrefresh_token_leeway = \"15s\"",
+            "less than refresh_token_leeway",
+        ),
         ("client_id = \"0oa1\"", "client_id = \"0oa1\"\nrequest_timeout = \"0s\"", "longer than nothing"),
-        ("authorization_server = \"production\"", "authorization_server = \"prod\"", "there is no [authorization_servers.prod]"),
+        (
+            "authorization_server = \"production\"",
+            "authorization_server = \"prod\"",
+            "there is no [authorization_servers.prod]",
+        ),
         ("kind = \"snowflake\"", "kind = \"snow\"", "one of"),
         ("kind = \"snowflake\"", "role_scope = \"session:role:X\"", "{role}"),
         ("\"PUBLIC\", \"ANALYST\"", "\"PUBLIC\", \"ANALYST\", \"a b\"", "one word"),
@@ -96,7 +116,11 @@ fn each_mistake_gets_a_sentence_of_its_own() {
         ("user = \"root\"", "uid = 65534", "nobody can be told by it"),
         ("run_pass = \"none\"", "", "is missing"),
         ("sqlite:///var/lib/bursar/bursar.db", "mysql://x", "sqlite://"),
-        ("[store]", "[socket]\npath = \"/run/bursar/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.sock\"\n[store]", "107 bytes"),
+        (
+            "[store]",
+            "[socket]\npath = \"/run/bursar/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.sock\"\n[store]",
+            "107 bytes",
+        ),
     ] {
         let found = problem(from, to);
         assert!(found.contains(expected), "{found}");

@@ -49,7 +49,12 @@ impl<S: Store> Store for MeteredStore<S> {
     async fn grant(&self, id: &GrantId) -> Result<Option<Grant>, StoreError> {
         self.measured("grant", self.inner.grant(id)).await
     }
-    async fn grants(&self, which: &Which, after: Option<&GrantKey>, limit: u32) -> Result<Vec<Grant>, StoreError> {
+    async fn grants(
+        &self,
+        which: &Which,
+        after: Option<&GrantKey>,
+        limit: u32,
+    ) -> Result<Vec<Grant>, StoreError> {
         self.measured("grants", self.inner.grants(which, after, limit)).await
     }
     async fn count(&self) -> Result<Vec<(ServiceName, String, i64)>, StoreError> {
@@ -58,7 +63,11 @@ impl<S: Store> Store for MeteredStore<S> {
     async fn in_doubt(&self) -> Result<Vec<GrantId>, StoreError> {
         self.measured("in_doubt", self.inner.in_doubt()).await
     }
-    async fn access_token(&self, id: &GrantId, role: Option<&RoleName>) -> Result<Option<StoredToken>, StoreError> {
+    async fn access_token(
+        &self,
+        id: &GrantId,
+        role: Option<&RoleName>,
+    ) -> Result<Option<StoredToken>, StoreError> {
         self.measured("access_token", self.inner.access_token(id, role)).await
     }
     async fn begin(&self, id: &GrantId, lease: &Lease, now: &Moment) -> Result<Begun, StoreError> {
@@ -70,7 +79,12 @@ impl<S: Store> Store for MeteredStore<S> {
     async fn settle(&self, id: &GrantId, version: i64, outcome: &Settled) -> Result<(), StoreError> {
         self.measured("settle", self.inner.settle(id, version, outcome)).await
     }
-    async fn mark_verified(&self, id: &GrantId, role: Option<&RoleName>, version: i64) -> Result<(), StoreError> {
+    async fn mark_verified(
+        &self,
+        id: &GrantId,
+        role: Option<&RoleName>,
+        version: i64,
+    ) -> Result<(), StoreError> {
         self.measured("mark_verified", self.inner.mark_verified(id, role, version)).await
     }
     async fn discard(&self, id: &GrantId, role: Option<&RoleName>, version: i64) -> Result<(), StoreError> {

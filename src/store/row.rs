@@ -6,7 +6,9 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use crate::clock::{BootId, Moment, Timestamp};
-use crate::model::{EndReason, Grant, GrantId, GrantKey, GrantState, Issued, Rotation, ServiceName, UserName};
+use crate::model::{
+    EndReason, Grant, GrantId, GrantKey, GrantState, Issued, Rotation, ServiceName, UserName,
+};
 use crate::secret::Digest;
 use crate::store::StoreError;
 
@@ -107,7 +109,13 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn moment(&self, wall: i64, boot: i64, boot_id: &str, column: &'static str) -> Result<Moment, StoreError> {
+    fn moment(
+        &self,
+        wall: i64,
+        boot: i64,
+        boot_id: &str,
+        column: &'static str,
+    ) -> Result<Moment, StoreError> {
         Ok(Moment {
             wall: Timestamp::from_millis(wall),
             boot: Duration::from_millis(u64::try_from(boot).map_err(|_| self.inconsistent(column))?),
@@ -116,7 +124,9 @@ impl<'a> Reader<'a> {
     }
 
     fn duration(&self, column: &'static str) -> Result<Duration, StoreError> {
-        u64::try_from(self.get::<i64>(column)?).map(Duration::from_millis).map_err(|_| self.inconsistent(column))
+        u64::try_from(self.get::<i64>(column)?)
+            .map(Duration::from_millis)
+            .map_err(|_| self.inconsistent(column))
     }
 }
 

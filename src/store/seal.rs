@@ -38,7 +38,9 @@ pub enum SealError {
     #[error("the key is not 32 bytes in base64: make one with `bursar key generate`")]
     BadKey,
     /// Sealed with a key that was not given.
-    #[error("sealed with key {sealed}, but the key given is {given}: put the key that made this store into store.key_file")]
+    #[error(
+        "sealed with key {sealed}, but the key given is {given}: put the key that made this store into store.key_file"
+    )]
     OtherKey {
         /// The id of the key that sealed it.
         sealed: KeyId,
@@ -66,7 +68,8 @@ impl Sealer {
     /// # Errors
     /// If it is not 32 bytes in base64, with at most white space around it.
     pub fn from_text(text: &Secret) -> Result<Self, SealError> {
-        let bytes = STANDARD.decode(text.expose().trim()).map(Zeroizing::new).map_err(|_| SealError::BadKey)?;
+        let bytes =
+            STANDARD.decode(text.expose().trim()).map(Zeroizing::new).map_err(|_| SealError::BadKey)?;
         if bytes.len() != KEY_LENGTH {
             return Err(SealError::BadKey);
         }
@@ -116,7 +119,11 @@ impl Sealer {
         let mut inside = Zeroizing::new(ciphertext.to_vec());
         let plain = self
             .key
-            .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(self.associated(purpose)), &mut inside)
+            .open_in_place(
+                Nonce::assume_unique_for_key(*nonce),
+                Aad::from(self.associated(purpose)),
+                &mut inside,
+            )
             .map_err(|_| SealError::Damaged)?;
         String::from_utf8(plain.to_vec()).map(Secret::new).map_err(|_| SealError::Damaged)
     }
@@ -207,7 +214,10 @@ mod tests {
             assert!(sealer.open(Purpose::RefreshToken(&alice), &flipped).is_err(), "byte {index}");
         }
         for length in 0..sealed.len() {
-            assert!(sealer.open(Purpose::RefreshToken(&alice), &sealed[..length]).is_err(), "length {length}");
+            assert!(
+                sealer.open(Purpose::RefreshToken(&alice), &sealed[..length]).is_err(),
+                "length {length}"
+            );
         }
     }
 

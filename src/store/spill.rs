@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{BootId, Moment, Timestamp};
 use crate::model::{GrantId, GrantKey, Issued, RoleName, Scope, ServiceName, UserName};
-use crate::secret::Digest;
+use crate::secret::{Digest, Secret};
 use crate::store::row::millis;
 use crate::store::seal::{Purpose, Sealer};
 use crate::store::sqlite::beside;
@@ -76,13 +76,21 @@ pub(super) fn write(
         now: answer.now.millis(),
     };
     let directory = directory(database);
-    let named = crate::secret::Secret::new(format!("{:?}", id)).digest();
+    let named = Secret::new(format!("{id:?}")).digest();
     let path = directory.join(format!("{named}.json"));
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(unavailable(&directory))?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&directory)
+        .map_err(unavailable(&directory))?;
     let temporary = path.with_extension("new");
     let write = || {
-        let mut out =
-            std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+        let mut out = std::fs::OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&temporary)?;
         out.write_all(&serde_json::to_vec(&file)?)?;
         out.sync_all()?;
         std::fs::rename(&temporary, &path)?;
@@ -107,8 +115,8 @@ pub(super) fn files(database: &Path) -> Result<Vec<PathBuf>, StoreError> {
 /// Reads one back.
 pub(super) fn read(sealer: &Sealer, path: &Path) -> Result<Spilled, StoreError> {
     let text = std::fs::read(path).map_err(unavailable(path))?;
-    let file: File =
-        serde_json::from_slice(&text).map_err(|error| StoreError::Unavailable(format!("{}: {error}", path.display())))?;
+    let file: File = serde_json::from_slice(&text)
+        .map_err(|error| StoreError::Unavailable(format!("{}: {error}", path.display())))?;
     parse(sealer, &file)?.ok_or_else(|| StoreError::Inconsistent {
         table: "spilled refreshes",
         column: "value",
@@ -122,7 +130,8 @@ pub(super) fn remove(path: &Path) -> Result<(), StoreError> {
 }
 
 fn parse(sealer: &Sealer, file: &File) -> Result<Option<Spilled>, StoreError> {
-    let key = || Some(GrantKey { service: ServiceName::parse(&file.service)?, user: UserName::parse(&file.user)? });
+    let key =
+        || Some(GrantKey { service: ServiceName::parse(&file.service)?, user: UserName::parse(&file.user)? });
     let Some(key) = key() else { return Ok(None) };
     let id = GrantId { key, candidate: file.candidate.as_deref().and_then(Digest::parse) };
     let role = file.role.as_deref().and_then(RoleName::parse);

@@ -6,7 +6,6 @@
     reason = "clippy takes what tests call for production code"
 )]
 
-mod client;
 mod code_flow;
 mod device_flow;
 mod errors;
@@ -31,7 +30,7 @@ use bursar::entropy::SystemEntropy;
 use bursar::tasks::Tasks;
 use serde_json::{Value, json};
 
-use client::{Answer, send};
+use crate::support::http::{Answer, send};
 
 const START: i64 = 1_800_000_000;
 const LEEWAY: Duration = Duration::from_secs(30);

@@ -1,1 +1,25 @@
+//! The one integration binary: the real program, the strict development authorization server, faults on purpose.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "tests fail by panicking, say what they skip, and stand outside the rules for what runs in production"
+)]
 
+mod architecture;
+mod crash;
+mod dev_server;
+mod engine;
+mod forged;
+mod identity;
+mod import;
+mod lifecycle;
+mod refusals;
+mod rotation;
+mod secrecy;
+mod store_contract;
+mod support;
+mod vending;

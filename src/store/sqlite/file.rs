@@ -1,0 +1,60 @@
+//! The database file: whose it is, and what shape it has.
+
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use sqlx::SqlSafeStr as _;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+
+use crate::store::sqlite::OpenError;
+
+pub(super) fn migrations() -> Migrator {
+    Migrator::with_migrations(vec![Migration::new(
+        1,
+        "grants".into(),
+        MigrationType::Simple,
+        include_str!("../migrations/sqlite/0001_grants.sql").into_sql_str(),
+        false,
+    )])
+}
+
+/// Takes the lock file beside the database, or says whose it is.
+pub(super) fn lock(path: &Path) -> Result<std::fs::File, OpenError> {
+    let failed = |path: &Path, error: io::Error| OpenError::Failed(format!("{}: {error}", path.display()));
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(|error| failed(directory, error))?;
+    }
+    let lock_path = beside(path, ".lock");
+    let mut file = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .open(&lock_path)
+        .map_err(|error| failed(&lock_path, error))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(std::fs::TryLockError::WouldBlock) => {
+            let holder = std::fs::read_to_string(&lock_path).unwrap_or_default().trim().to_owned();
+            return Err(OpenError::InUse { path: path.display().to_string(), holder });
+        }
+        Err(std::fs::TryLockError::Error(error)) => return Err(failed(&lock_path, error)),
+    }
+    file.set_len(0)
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .map_err(|error| failed(&lock_path, error))?;
+    Ok(file)
+}
+
+/// The path with a suffix to its file name.
+pub(in crate::store) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}

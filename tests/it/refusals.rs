@@ -1,0 +1,230 @@
+//! Every refusal through the real socket: status, code, order.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::sidecar::request;
+use crate::support::{ALICE, BOB, World};
+
+fn is(status: u16, code: &str) -> (u16, String) {
+    (status, code.to_owned())
+}
+
+#[tokio::test]
+async fn a_request_of_the_wrong_shape_is_told_which_parameter() {
+    let world = World::start().await;
+    let sidecar = world.sidecar().await;
+    for (query, parameter) in [
+        ("", "service"),
+        ("service=snowflake", "user"),
+        ("service=snowflake&user=a&user=b", "user"),
+        ("service=snowflake&user=a&scope=x", "scope"),
+        ("service=snowflake&user=a&min_ttl=soon", "min_ttl"),
+        ("service=snowflake&user=a%0Ab", "user"),
+        ("service=snowflake&user=a&role=", "role"),
+    ] {
+        let reply = sidecar.get(&format!("/v1/token?{query}")).await;
+        assert_eq!(reply.error(), is(400, "invalid_request"), "{query}");
+        assert_eq!(reply.json()["parameter"], parameter, "{query}");
+    }
+    world.finish(sidecar).await;
+}
+
+#[tokio::test]
+async fn refusals_come_in_the_contracts_order() {
+    let world = World::start().await;
+    world.configure(r#"services = ["*"]"#, r#"services = ["snowflake:ANALYST", "databricks"]"#);
+    world.configure(r#"users    = ["*"]"#, r#"users    = ["*@example.com"]"#);
+    let sidecar = world.connected().await;
+    // A malformed request is refused as such even where no rule would allow it.
+    assert_eq!(sidecar.get("/v1/token?service=nosuch&user=").await.error(), is(400, "invalid_request"));
+    for (service, user, role) in [
+        ("nosuch", ALICE, None),
+        ("snowflake", ALICE, None),
+        ("snowflake", ALICE, Some("PUBLIC")),
+        ("snowflake", ALICE, Some("NOSUCH")),
+        ("snowflake", "alice@example.org", Some("ANALYST")),
+        ("snowflake", "nobody@example.org", Some("ANALYST")),
+    ] {
+        let reply = sidecar.token(service, user, role).await;
+        assert_eq!(reply.error(), is(403, "access_denied"), "{service} {user} {role:?}");
+    }
+    let role = sidecar.token("databricks", ALICE, Some("NOSUCH")).await;
+    assert_eq!(role.error(), is(400, "invalid_request"), "the rule allows the whole service");
+    assert_eq!(role.json()["parameter"], "role");
+    assert_eq!(sidecar.token("databricks", BOB, None).await.error(), is(409, "login_required"));
+    assert_eq!(sidecar.token("databricks", BOB, None).await.json()["reason"], "never_connected");
+    world.finish(sidecar).await;
+}
+
+#[tokio::test]
+async fn only_a_rule_for_all_services_learns_that_one_does_not_exist() {
+    let world = World::start().await;
+    let sidecar = world.sidecar().await;
+    assert_eq!(sidecar.token("nosuch", ALICE, None).await.error(), is(404, "unknown_service"));
+    assert_eq!(sidecar.get("/v1/nosuch").await.error(), is(404, "not_found"));
+    let reply = request(&sidecar.socket(), "POST", "/v1/token", &[], "").await;
+    assert_eq!(reply.error(), is(405, "invalid_request"));
+    assert_eq!(reply.headers["allow"], "GET");
+    let metrics = sidecar.metrics().await;
+    assert!(
+        metrics.contains(r#"bursar_token_requests_total{result="unknown_service",service="unknown"} 1"#),
+        "{metrics}"
+    );
+    assert!(!metrics.contains("nosuch"), "no request becomes a label");
+    world.finish(sidecar).await;
+}
+
+#[tokio::test]
+async fn a_denied_request_touches_neither_cache_nor_store_and_looks_the_same_for_all() {
+    let world = World::start().await;
+    world.configure(r#"users    = ["*"]"#, &format!("users    = [\"{BOB}\"]"));
+    let sidecar = world.connected().await;
+    let before = sidecar.counter("bursar_store_operations_total", &[]).await;
+    let mut bodies = Vec::new();
+    for user in [ALICE, "nobody@example.com"] {
+        let reply = sidecar.token("snowflake", user, None).await;
+        let mut body = reply.json();
+        body["request_id"] = json!(null);
+        bodies.push((reply.status, body.to_string()));
+    }
+    assert_eq!(bodies[0], bodies[1], "an existing and a missing user");
+    assert_eq!(bodies[0].0, 403);
+    assert_eq!(sidecar.counter("bursar_store_operations_total", &[]).await.to_bits(), before.to_bits());
+    assert_eq!(world.token_requests().await, 0);
+    world.finish(sidecar).await;
+}
+
+#[tokio::test]
+async fn who_must_act_is_told_by_status_and_code() {
+    let world = World::start().await;
+    let sidecar = world.connected().await;
+    let ask = |role| sidecar.token("snowflake", ALICE, Some(role));
+    world.fault(json!({ "do": "error", "error": "access_denied" })).await;
+    let reply = ask("ANALYST").await;
+    assert_eq!(reply.error(), is(502, "authorization_server_refused"));
+    assert_eq!(reply.json()["authorization_server_error"], "access_denied");
+    assert!(reply.json()["hint"].as_str().unwrap().contains("Access Policies"));
+    assert_eq!(ask("ANALYST").await.error(), is(502, "authorization_server_refused"), "from memory");
+    assert_eq!(world.token_requests().await, 1, "one misconfigured token is no storm");
+    assert_eq!(sidecar.grant("snowflake", ALICE).await["state"], "active", "the grant is kept");
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    ask("ANALYST").await.token();
+    world.finish(sidecar).await;
+}
+
+#[tokio::test]
+async fn a_rate_limit_pauses_the_server_and_says_for_how_long() {
+    let world = World::start().await;
+    let sidecar = world.connected().await;
+    world.fault(json!({ "do": "rate_limit", "seconds": 40 })).await;
+    for _ in 0..3 {
+        let reply = sidecar.token("snowflake", ALICE, Some("ANALYST")).await;
+        assert_eq!(reply.error(), is(503, "authorization_server_unavailable"));
+        let wait: u64 = reply.headers["retry-after"].to_str().unwrap().parse().unwrap();
+        assert!((35..=42).contains(&wait), "{wait}");
+    }
+    assert_eq!(world.token_requests().await, 1);
+    sidecar.token("databricks", ALICE, None).await.token();
+    sidecar.token("snowflake", ALICE, None).await.token();
+    world.finish(sidecar).await;
+}
+
+#[tokio::test]
+async fn a_refresh_that_takes_longer_than_the_caller_may_wait_goes_on() {
+    let world = World::start().await;
+    world.configure("[admin]", "request_timeout = \"300ms\"\n[admin]");
+    let sidecar = world.connected().await;
+    world.fault(json!({ "do": "delay", "seconds": 1 })).await;
+    let reply = sidecar.token("snowflake", ALICE, Some("ANALYST")).await;
+    assert_eq!(reply.error(), is(504, "timeout"));
+    assert!(reply.headers.contains_key("retry-after"));
+    while world.stats().await["refreshes"] != 1 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    sidecar.token("snowflake", ALICE, Some("ANALYST")).await.token();
+    assert_eq!(world.token_requests().await, 1);
+    world.finish(sidecar).await;
+}
+
+#[tokio::test]
+async fn an_ended_grant_says_so_at_once_and_after_a_restart_and_an_import_revives_it() {
+    let world = World::start().await;
+    let sidecar = world.connected().await;
+    world.fault(json!({ "do": "revoke_user", "user": ALICE })).await;
+    let refreshed = sidecar.refresh("snowflake", ALICE, None).await;
+    assert_eq!(refreshed.error(), is(409, "login_required"));
+    let requests = world.token_requests().await;
+    let ended = sidecar.token("snowflake", ALICE, None).await;
+    assert_eq!(ended.error(), is(409, "login_required"));
+    assert_eq!(ended.json()["reason"], "revoked");
+    assert!(ended.json()["since"].is_string());
+    assert!(sidecar.counter("bursar_grants", &["revoked"]).await > 0.0);
+    let (status, _) = sidecar.stop().await;
+    assert!(status.success());
+    let sidecar = world.sidecar().await;
+    assert_eq!(sidecar.token("snowflake", ALICE, Some("ANALYST")).await.json()["reason"], "revoked");
+    assert_eq!(world.token_requests().await, requests, "nothing is sent for a grant that has ended");
+    world.connect(&sidecar, ALICE).await;
+    sidecar.token("snowflake", ALICE, Some("ANALYST")).await.token();
+    world.finish(sidecar).await;
+}
+
+#[tokio::test]
+async fn a_role_that_was_not_granted_is_told_from_one_that_the_server_does_not_have() {
+    let world = World::start().await;
+    world.configure(
+        r#"roles    = ["PUBLIC", "ANALYST"]"#,
+        r#"roles    = ["PUBLIC", "ANALYST", "DATA_ENGINEER"]"#,
+    );
+    let sidecar = world.connected().await;
+    for _ in 0..3 {
+        let reply = sidecar.token("snowflake", ALICE, Some("DATA_ENGINEER")).await;
+        assert_eq!(reply.error(), is(409, "login_required"));
+        assert_eq!(reply.json()["reason"], "role_not_granted");
+    }
+    assert_eq!(world.token_requests().await, 2, "the role, and whether the defaults work; then from memory");
+    world.fault(json!({ "do": "error", "error": "invalid_scope", "next": 2 })).await;
+    let reply = sidecar.token("snowflake", ALICE, Some("ANALYST")).await;
+    assert_eq!(reply.error(), is(502, "authorization_server_refused"), "not even the defaults work");
+    world.finish(sidecar).await;
+}
+
+#[tokio::test]
+async fn an_unreachable_server_is_said_to_be_unavailable() {
+    let world = World::start().await;
+    let sidecar = world.connected().await;
+    let (status, _) = sidecar.stop().await;
+    assert!(status.success());
+    let issuer = world.server.issuer(bursar::dev::authorization_server::DevServer::SNOWFLAKE);
+    // Port 9 (discard) has no listener; the id stays, so that the store's grants are still this service's.
+    world.configure(&issuer, "http://127.0.0.1:9/oauth2/ausdevsnowflake");
+    let sidecar = world.sidecar().await;
+    sidecar.token("snowflake", ALICE, None).await.token();
+    let reply = sidecar.token("snowflake", ALICE, Some("ANALYST")).await;
+    assert_eq!(reply.error(), is(503, "authorization_server_unavailable"));
+    assert!(reply.headers.contains_key("retry-after"));
+    assert!(
+        sidecar
+            .metrics()
+            .await
+            .contains(r#"bursar_authorization_server_up{authorization_server="snowflake"} 0"#)
+    );
+    world.finish(sidecar).await;
+}
+
+#[tokio::test]
+async fn request_ids_are_the_callers_own_if_they_are_sane() {
+    let world = World::start().await;
+    let sidecar = world.sidecar().await;
+    let ask = |id: &'static str| async {
+        let socket = sidecar.socket();
+        request(&socket, "GET", "/v1/token", &[("x-request-id", id)], "").await.headers["x-request-id"]
+            .clone()
+    };
+    assert_eq!(ask("run-17.step_3").await, "run-17.step_3");
+    assert_ne!(ask("a b").await, "a b");
+    world.finish(sidecar).await;
+}

@@ -1,0 +1,39 @@
+//! Where secrets may leave their type. That none of them leaves by a side door is looked for at the end of every test
+//! that runs the real program (`World::finish`).
+
+use std::path::Path;
+
+/// The files that may expose a secret, and what for.
+const ALLOWED: [(&str, &str); 9] = [
+    ("src/secret.rs", "defines it"),
+    ("src/store/seal.rs", "seals it, reads the key"),
+    ("src/authorization_server/client.rs", "presents a refresh token"),
+    ("src/authorization_server/client_authentication.rs", "authenticates the client"),
+    ("src/jwt.rs", "verifies a token"),
+    ("src/cache.rs", "prepares the answer"),
+    ("src/api/token.rs", "answers"),
+    ("src/cli/key.rs", "prints a new key"),
+    ("src/admin/grants.rs", "looks whether it can be sent"),
+];
+
+#[test]
+fn secrets_are_exposed_in_few_places() {
+    let mut found = Vec::new();
+    for file in crate::architecture::sources(Path::new(env!("CARGO_MANIFEST_DIR"))) {
+        let (path, text) = (&file.0, &file.1);
+        // The development server hands out made-up secrets, and tests compare them.
+        let production = text.split("#[cfg(test)]").next().unwrap();
+        if production.contains(".expose()")
+            && !path.starts_with("src/dev")
+            && !path.starts_with("src/cli/dev")
+        {
+            found.push(path.clone());
+        }
+    }
+    found.retain(|path| !path.ends_with("/tests.rs"));
+    let mut allowed: Vec<String> = ALLOWED.iter().map(|(path, _)| (*path).to_owned()).collect();
+    allowed.sort();
+    found.sort();
+    let unexpected: Vec<_> = found.iter().filter(|path| !allowed.contains(path)).collect();
+    assert!(unexpected.is_empty(), "{unexpected:?} expose a secret and are not listed");
+}
