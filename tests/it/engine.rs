@@ -1,1 +1,253 @@
+//! The engine on a store that fails: nothing new is vended until the answer that a grant depends on is on disk.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bursar::authorization_server::AuthorizationServer;
+use bursar::authorization_server::client::{Client, Config};
+use bursar::authorization_server::client_authentication::ClientAuthentication;
+use bursar::authorization_server::http::HttpClient;
+use bursar::cache::TokenCache;
+use bursar::clock::{Clock, Moment, SystemClock, Timestamp};
+use bursar::dev::authorization_server::DevServer;
+use bursar::entropy::{Entropy, SystemEntropy};
+use bursar::metrics::Metrics;
+use bursar::model::{
+    Failure, Grant, GrantId, GrantKey, Kind, Life, RoleName, Scope, Service, ServiceName, TokenKey, UserName,
+};
+use bursar::ready::Ready;
+use bursar::refresh::plan::Recovery;
+use bursar::refresh::{Engine, Parts};
+use bursar::secret::Secret;
+use bursar::store::seal::{Sealer, generate_key};
+use bursar::store::sqlite::SqliteStore;
+use bursar::store::{Begun, Commit, Committed, Lease, Settled, Store, StoreError, StoredToken, Which};
+use bursar::tasks::Tasks;
+
+use crate::support::{ALICE, World};
+
+/// A store whose commits fail while the switch is on, as on a full disk.
+struct Full {
+    inner: SqliteStore,
+    full: Arc<AtomicBool>,
+}
+
+fn full() -> StoreError {
+    StoreError::Unavailable("database or disk is full".to_owned())
+}
+
+#[async_trait]
+impl Store for Full {
+    async fn grant(&self, id: &GrantId) -> Result<Option<Grant>, StoreError> {
+        self.inner.grant(id).await
+    }
+    async fn grants(
+        &self,
+        which: &Which,
+        after: Option<&GrantKey>,
+        limit: u32,
+    ) -> Result<Vec<Grant>, StoreError> {
+        self.inner.grants(which, after, limit).await
+    }
+    async fn count(&self) -> Result<Vec<(ServiceName, String, i64)>, StoreError> {
+        self.inner.count().await
+    }
+    async fn in_doubt(&self) -> Result<Vec<GrantId>, StoreError> {
+        self.inner.in_doubt().await
+    }
+    async fn access_token(
+        &self,
+        id: &GrantId,
+        role: Option<&RoleName>,
+    ) -> Result<Option<StoredToken>, StoreError> {
+        self.inner.access_token(id, role).await
+    }
+    async fn begin(&self, id: &GrantId, lease: &Lease, now: &Moment) -> Result<Begun, StoreError> {
+        self.inner.begin(id, lease, now).await
+    }
+    async fn commit(&self, id: &GrantId, version: i64, answer: &Commit) -> Result<Committed, StoreError> {
+        if self.full.load(Ordering::Relaxed) {
+            Err(full())
+        } else {
+            self.inner.commit(id, version, answer).await
+        }
+    }
+    async fn settle(&self, id: &GrantId, version: i64, outcome: &Settled) -> Result<(), StoreError> {
+        self.inner.settle(id, version, outcome).await
+    }
+    async fn mark_verified(
+        &self,
+        id: &GrantId,
+        role: Option<&RoleName>,
+        version: i64,
+    ) -> Result<(), StoreError> {
+        self.inner.mark_verified(id, role, version).await
+    }
+    async fn discard(&self, id: &GrantId, role: Option<&RoleName>, version: i64) -> Result<(), StoreError> {
+        self.inner.discard(id, role, version).await
+    }
+    async fn add_candidate(&self, id: &GrantId, token: &Secret, now: Timestamp) -> Result<bool, StoreError> {
+        self.inner.add_candidate(id, token, now).await
+    }
+    async fn promote(&self, candidate: &GrantId, user: &UserName) -> Result<bool, StoreError> {
+        self.inner.promote(candidate, user).await
+    }
+    async fn drop_candidate(&self, candidate: &GrantId) -> Result<(), StoreError> {
+        self.inner.drop_candidate(candidate).await
+    }
+    async fn spill(&self, id: &GrantId, version: i64, answer: &Commit) -> Result<(), StoreError> {
+        self.inner.spill(id, version, answer).await
+    }
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
+
+struct Scene {
+    world: World,
+    key: Secret,
+    full: Arc<AtomicBool>,
+}
+
+struct Running {
+    engine: Engine,
+    store: Arc<dyn Store>,
+    ready: Ready,
+    tasks: Tasks,
+}
+
+impl Scene {
+    async fn start() -> Self {
+        let world = World::start().await;
+        Self { world, key: generate_key(&SystemEntropy), full: Arc::default() }
+    }
+
+    fn service() -> Service {
+        Service {
+            name: ServiceName::parse("snowflake").unwrap(),
+            authorization_server: "dev".into(),
+            audience: "https://dev.snowflakecomputing.com".into(),
+            scopes: Scope::from_wire("session:role:PUBLIC"),
+            roles: [(RoleName::parse("ANALYST").unwrap(), Scope::from_wire("session:role:ANALYST"))].into(),
+            user_claim: "sub".into(),
+            opaque: false,
+            kind: Kind::Snowflake,
+        }
+    }
+
+    fn token(role: Option<&str>) -> TokenKey {
+        TokenKey { grant: Self::grant(), role: role.and_then(RoleName::parse) }
+    }
+
+    fn grant() -> GrantKey {
+        GrantKey { service: Self::service().name, user: UserName::parse(ALICE).unwrap() }
+    }
+
+    async fn engine(&self) -> Running {
+        let path = self.world.path().join("engine.db");
+        let inner = SqliteStore::open(&path, Sealer::from_text(&self.key).unwrap()).await.unwrap();
+        let store: Arc<dyn Store> = Arc::new(Full { inner, full: Arc::clone(&self.full) });
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new(0));
+        let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let server = &self.world.server;
+        let config = Config {
+            name: "dev".into(),
+            issuer: server.issuer(DevServer::SNOWFLAKE),
+            request_timeout: Duration::from_secs(5),
+        };
+        let authentication =
+            ClientAuthentication::new(server.client_id().to_owned(), server.client_secret().clone(), None);
+        let http = HttpClient::new(None).unwrap();
+        let client =
+            Client::new(config, http, authentication, Arc::clone(&clock), Arc::clone(&metrics)).unwrap();
+        let client: Arc<dyn AuthorizationServer> = Arc::new(client);
+        let recovery = Recovery { leeway: Duration::from_secs(30), deadline: Duration::from_secs(5) };
+        let (ready, tasks) = (Ready::default(), Tasks::new());
+        let service = Self::service();
+        let engine = Engine::new(Parts {
+            store: Arc::clone(&store),
+            servers: HashMap::from([("dev".to_owned(), (client, recovery))]),
+            services: HashMap::from([(service.name.clone(), Arc::new(service))]),
+            cache: TokenCache::default(),
+            life: Life {
+                ahead_percent: 75,
+                floor: Duration::from_secs(30),
+                ceiling: Duration::from_mins(20),
+                min_ttl: Duration::from_mins(1),
+            },
+            lease: Lease { owner: "us".into(), duration: Duration::from_secs(10) },
+            clock,
+            entropy,
+            tasks: tasks.clone(),
+            ready: ready.clone(),
+            metrics,
+        });
+        Running { engine, store, ready, tasks }
+    }
+
+    async fn connected(&self) -> Running {
+        let running = self.engine().await;
+        let refresh_token = Secret::new(self.world.consent("snowflake", ALICE));
+        running.engine.import(Self::grant(), refresh_token).await.unwrap();
+        running
+    }
+}
+
+impl Running {
+    async fn stop(self) {
+        self.tasks.stop();
+        self.tasks.stopped().await;
+        self.store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn what_can_not_be_written_is_not_vended_and_not_lost() {
+    let scene = Scene::start().await;
+    let running = scene.connected().await;
+    let before = running.engine.token(&Scene::token(None), None).await.unwrap();
+    scene.full.store(true, Ordering::Relaxed);
+    for _ in 0..3 {
+        let failure = running.engine.token(&Scene::token(Some("ANALYST")), None).await.err();
+        assert!(matches!(failure, Some(Failure::StoreUnavailable { .. })), "{failure:?}");
+        let failure = running.engine.refresh(&Scene::token(None)).await.err();
+        assert!(matches!(failure, Some(Failure::StoreUnavailable { .. })), "{failure:?}");
+    }
+    assert_eq!(
+        scene.world.stats().await["refreshes"],
+        2,
+        "the import, and the one whose answer waits: no further ones"
+    );
+    assert_eq!(running.ready.waiting_for(), ["store"]);
+    let alive = running.engine.token(&Scene::token(None), None).await.unwrap();
+    assert_eq!(alive.token(), before.token(), "the previous token is vended while it lives");
+    scene.full.store(false, Ordering::Relaxed);
+    while !running.ready.waiting_for().is_empty() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    running.engine.token(&Scene::token(Some("ANALYST")), None).await.unwrap();
+    assert_eq!(scene.world.stats().await["refreshes"], 2, "what was kept is what is vended");
+    running.engine.refresh(&Scene::token(None)).await.unwrap();
+    scene.world.assert_nothing_was_lost().await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_stop_in_that_state_puts_the_answer_beside_the_store_and_the_next_start_takes_it_up() {
+    let scene = Scene::start().await;
+    let running = scene.connected().await;
+    scene.full.store(true, Ordering::Relaxed);
+    assert!(running.engine.refresh(&Scene::token(None)).await.is_err());
+    running.stop().await;
+    scene.full.store(false, Ordering::Relaxed);
+    let running = scene.engine().await;
+    running.engine.refresh(&Scene::token(None)).await.unwrap();
+    let stats = scene.world.stats().await;
+    assert_eq!((&stats["refreshes"], &stats["presented_twice"]), (&3.into(), &0.into()), "{stats:#}");
+    scene.world.assert_nothing_was_lost().await;
+    running.stop().await;
+}

@@ -1,1 +1,322 @@
+//! The store's contract (`src/store.rs`), written against the trait. Another adapter is another `fn open`.
 
+use std::path::Path;
+use std::time::Duration;
+
+use bursar::clock::{BootId, Moment, Timestamp};
+use bursar::entropy::SystemEntropy;
+use bursar::model::{
+    EndReason, GrantId, GrantKey, GrantState, Issued, RoleName, Rotation, Scope, ServiceName, UserName,
+};
+use bursar::secret::Secret;
+use bursar::store::seal::{Sealer, generate_key};
+use bursar::store::sqlite::{OpenError, SqliteStore};
+use bursar::store::{Attempt, Begun, Commit, Committed, Lease, Settled, Store, Which};
+
+struct Scene {
+    directory: tempfile::TempDir,
+    key: Secret,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap(), key: generate_key(&SystemEntropy) }
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.directory.path().join("bursar.db")
+    }
+
+    async fn open(&self) -> SqliteStore {
+        open(&self.path(), &self.key).await.unwrap()
+    }
+}
+
+async fn open(path: &Path, key: &Secret) -> Result<SqliteStore, OpenError> {
+    SqliteStore::open(path, Sealer::from_text(key).unwrap()).await
+}
+
+fn key(user: &str) -> GrantKey {
+    GrantKey { service: ServiceName::parse("snowflake").unwrap(), user: UserName::parse(user).unwrap() }
+}
+
+fn id(user: &str) -> GrantId {
+    GrantId::current(key(user))
+}
+
+fn secret(text: &str) -> Secret {
+    Secret::new(format!("sentinel-{text}"))
+}
+
+fn at(seconds: u64) -> Moment {
+    Moment {
+        wall: Timestamp::from_secs(1_800_000_000 + i64::try_from(seconds).unwrap()),
+        boot: Duration::from_secs(1000 + seconds),
+        boot_id: BootId::parse("00000000000000000000000000000001").unwrap(),
+    }
+}
+
+fn lease(owner: &str) -> Lease {
+    Lease { owner: owner.to_owned(), duration: Duration::from_secs(10) }
+}
+
+fn answer(refresh_token: Option<&str>, access_token: &str, role: Option<&str>) -> Commit {
+    Commit {
+        refresh_token: refresh_token.map(secret),
+        rotation: Rotation::Rotating,
+        role: role.and_then(RoleName::parse),
+        access_token: secret(access_token),
+        scope: Scope::from_wire("a b"),
+        issued: Issued {
+            requested_at: at(1),
+            expires_in: Duration::from_secs(3600),
+            refresh_after: Duration::from_secs(2700),
+        },
+        now: at(2).wall,
+    }
+}
+
+/// A grant of this user, as an import makes one.
+async fn grant(store: &dyn Store, user: &str, refresh_token: &str) {
+    let candidate = GrantId::candidate(key(user).service, secret(refresh_token).digest());
+    assert!(store.add_candidate(&candidate, &secret(refresh_token), at(0).wall).await.unwrap());
+    assert!(store.promote(&candidate, &key(user).user).await.unwrap());
+}
+
+async fn begin(store: &dyn Store, id: &GrantId, seconds: u64) -> Attempt {
+    match store.begin(id, &lease("us"), &at(seconds)).await.unwrap() {
+        Begun::Attempt(attempt) => attempt,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_is_absent_is_no_error() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    assert!(store.grant(&id("alice")).await.unwrap().is_none());
+    assert!(store.access_token(&id("alice"), None).await.unwrap().is_none());
+    assert!(matches!(store.begin(&id("alice"), &lease("us"), &at(0)).await.unwrap(), Begun::Missing));
+    assert!(store.in_doubt().await.unwrap().is_empty());
+    assert!(store.grants(&Which::default(), None, 10).await.unwrap().is_empty());
+    let nobody = GrantId::candidate(key("x").service, secret("x").digest());
+    assert!(!store.promote(&nobody, &key("alice").user).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_commit_is_there_after_a_restart_with_its_tokens_and_times() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    grant(&store, "alice", "r1").await;
+    let attempt = begin(&store, &id("alice"), 0).await;
+    assert_eq!(attempt.refresh_token, secret("r1"));
+    let committed =
+        store.commit(&id("alice"), attempt.version, &answer(Some("r2"), "a1", Some("ANALYST"))).await;
+    assert_eq!(committed.unwrap(), Committed::Done(attempt.version + 1));
+    store.close().await;
+    drop(store);
+    let store = scene.open().await;
+    let token = store.access_token(&id("alice"), RoleName::parse("ANALYST").as_ref()).await.unwrap().unwrap();
+    assert_eq!((&token.token, &token.scope), (&secret("a1"), &Scope::from_wire("a b")));
+    assert_eq!(token.issued, answer(None, "", None).issued);
+    assert!(!token.verified, "only what is marked so was verified");
+    assert!(store.access_token(&id("alice"), None).await.unwrap().is_none(), "each role for itself");
+    let attempt = begin(&store, &id("alice"), 5).await;
+    assert_eq!((attempt.refresh_token, attempt.rotation), (secret("r2"), Rotation::Rotating));
+    assert!(!attempt.in_doubt);
+}
+
+#[tokio::test]
+async fn an_answer_without_a_refresh_token_keeps_the_old_one() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    grant(&store, "alice", "r1").await;
+    let attempt = begin(&store, &id("alice"), 0).await;
+    store.commit(&id("alice"), attempt.version, &answer(None, "a1", None)).await.unwrap();
+    assert_eq!(begin(&store, &id("alice"), 5).await.refresh_token, secret("r1"));
+}
+
+#[tokio::test]
+async fn a_write_against_another_version_changes_nothing() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    grant(&store, "alice", "r1").await;
+    let attempt = begin(&store, &id("alice"), 0).await;
+    let stale = attempt.version - 1;
+    let superseded = store.commit(&id("alice"), stale, &answer(Some("r9"), "a9", None)).await.unwrap();
+    assert_eq!(superseded, Committed::Superseded);
+    store.settle(&id("alice"), stale, &Settled::Ended(EndReason::Revoked, at(1).wall)).await.unwrap();
+    assert_eq!(store.grant(&id("alice")).await.unwrap().unwrap().state, GrantState::Active);
+    assert!(store.access_token(&id("alice"), None).await.unwrap().is_none());
+    store.commit(&id("alice"), attempt.version, &answer(Some("r2"), "a1", None)).await.unwrap();
+    store.mark_verified(&id("alice"), None, attempt.version).await.unwrap();
+    store.discard(&id("alice"), None, attempt.version).await.unwrap();
+    assert!(!store.access_token(&id("alice"), None).await.unwrap().unwrap().verified);
+    store.mark_verified(&id("alice"), None, attempt.version + 1).await.unwrap();
+    assert!(store.access_token(&id("alice"), None).await.unwrap().unwrap().verified);
+    store.discard(&id("alice"), None, attempt.version + 1).await.unwrap();
+    assert!(store.access_token(&id("alice"), None).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn the_first_attempt_in_doubt_is_remembered_until_it_is_settled() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    grant(&store, "alice", "r1").await;
+    begin(&store, &id("alice"), 3).await;
+    store.close().await;
+    drop(store);
+    // As after a crash: the attempt is there, and its lease is void.
+    let store = scene.open().await;
+    assert_eq!(store.in_doubt().await.unwrap(), [id("alice")]);
+    let again = begin(&store, &id("alice"), 8).await;
+    assert!(again.in_doubt);
+    assert_eq!(again.since, at(3));
+    store.settle(&id("alice"), again.version, &Settled::InDoubt).await.unwrap();
+    assert_eq!(store.grant(&id("alice")).await.unwrap().unwrap().in_doubt_since, Some(at(3)));
+    let unchanged = Settled::Unchanged { in_doubt_since: Some(at(3)) };
+    store.settle(&id("alice"), again.version, &unchanged).await.unwrap();
+    assert!(begin(&store, &id("alice"), 9).await.in_doubt);
+    store.settle(&id("alice"), again.version, &Settled::Unchanged { in_doubt_since: None }).await.unwrap();
+    assert!(!begin(&store, &id("alice"), 10).await.in_doubt);
+}
+
+#[tokio::test]
+async fn a_live_lease_keeps_others_out_and_a_dead_one_does_not() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    grant(&store, "alice", "r1").await;
+    begin(&store, &id("alice"), 0).await;
+    let held = store.begin(&id("alice"), &lease("them"), &at(4)).await.unwrap();
+    assert!(matches!(held, Begun::Held(left) if left == Duration::from_secs(6)), "{held:?}");
+    assert!(matches!(store.begin(&id("alice"), &lease("them"), &at(10)).await.unwrap(), Begun::Attempt(_)));
+}
+
+#[tokio::test]
+async fn an_ended_grant_gives_no_attempt_and_has_no_tokens_until_it_is_replaced() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    grant(&store, "alice", "r1").await;
+    let attempt = begin(&store, &id("alice"), 0).await;
+    store.commit(&id("alice"), attempt.version, &answer(Some("r2"), "a1", None)).await.unwrap();
+    let attempt = begin(&store, &id("alice"), 1).await;
+    store.settle(&id("alice"), attempt.version, &Settled::Ended(EndReason::Lost, at(2).wall)).await.unwrap();
+    assert!(matches!(
+        store.begin(&id("alice"), &lease("us"), &at(3)).await.unwrap(),
+        Begun::Ended(EndReason::Lost, since) if since == at(2).wall
+    ));
+    assert!(store.access_token(&id("alice"), None).await.unwrap().is_none());
+    let late = store.commit(&id("alice"), attempt.version, &answer(Some("r3"), "a3", None)).await.unwrap();
+    assert_eq!(late, Committed::Superseded, "an exchange in flight can't bring it back");
+    let counted = store.count().await.unwrap();
+    assert_eq!(counted, [(key("alice").service, "lost".to_owned(), 1)]);
+    grant(&store, "alice", "r4").await;
+    let revived = begin(&store, &id("alice"), 5).await;
+    assert_eq!(revived.refresh_token, secret("r4"));
+    assert!(revived.version > attempt.version, "versions only grow");
+}
+
+#[tokio::test]
+async fn a_candidate_is_found_again_and_becomes_its_true_users_grant_with_its_tokens() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    let candidate = GrantId::candidate(key("x").service, secret("r1").digest());
+    assert!(store.add_candidate(&candidate, &secret("r1"), at(0).wall).await.unwrap());
+    let attempt = begin(&store, &candidate, 0).await;
+    store.commit(&candidate, attempt.version, &answer(Some("r2"), "a1", None)).await.unwrap();
+    assert!(!store.add_candidate(&candidate, &secret("r1"), at(1).wall).await.unwrap(), "handed in before");
+    assert_eq!(store.access_token(&candidate, None).await.unwrap().unwrap().token, secret("a1"));
+    assert!(store.grants(&Which::default(), None, 10).await.unwrap().is_empty(), "nothing is vended from it");
+    assert!(store.promote(&candidate, &key("bob").user).await.unwrap());
+    assert_eq!(store.access_token(&id("bob"), None).await.unwrap().unwrap().token, secret("a1"));
+    assert_eq!(begin(&store, &id("bob"), 2).await.refresh_token, secret("r2"));
+    assert!(store.grant(&candidate).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn grants_are_listed_in_order_filtered_and_paged() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    for user in ["carol", "alice", "bob"] {
+        grant(&store, user, user).await;
+    }
+    let users = |grants: Vec<bursar::model::Grant>| {
+        grants.into_iter().map(|grant| grant.key.user.to_string()).collect::<Vec<_>>()
+    };
+    let all = Which::default();
+    assert_eq!(users(store.grants(&all, None, 2).await.unwrap()), ["alice", "bob"]);
+    assert_eq!(users(store.grants(&all, Some(&key("bob")), 2).await.unwrap()), ["carol"]);
+    let bob = Which { user: Some(key("bob").user), ..Which::default() };
+    assert_eq!(users(store.grants(&bob, None, 9).await.unwrap()), ["bob"]);
+    let active = Which { state: Some("active".to_owned()), ..Which::default() };
+    assert_eq!(store.grants(&active, None, 9).await.unwrap().len(), 3);
+    let lost = Which { state: Some("lost".to_owned()), ..Which::default() };
+    assert!(store.grants(&lost, None, 9).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn nothing_lies_in_the_file_in_clear() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    grant(&store, "alice", "r1").await;
+    let attempt = begin(&store, &id("alice"), 0).await;
+    store.commit(&id("alice"), attempt.version, &answer(Some("r2"), "a1", None)).await.unwrap();
+    store.spill(&id("alice"), attempt.version + 1, &answer(Some("r3"), "a3", None)).await.unwrap();
+    store.close().await;
+    let mut looked = 0;
+    for entry in walk(scene.directory.path()) {
+        let content = std::fs::read(&entry).unwrap();
+        assert!(!content.windows(8).any(|window| window == b"sentinel"), "{}", entry.display());
+        looked += 1;
+    }
+    assert!(looked >= 3);
+}
+
+fn walk(directory: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap().flatten().map(|entry| entry.path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+#[tokio::test]
+async fn what_was_spilled_is_taken_up_first_and_once() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    grant(&store, "alice", "r1").await;
+    let attempt = begin(&store, &id("alice"), 0).await;
+    store.spill(&id("alice"), attempt.version, &answer(Some("r2"), "a2", Some("ANALYST"))).await.unwrap();
+    store.close().await;
+    drop(store);
+    for _ in 0..2 {
+        let store = scene.open().await;
+        let token =
+            store.access_token(&id("alice"), RoleName::parse("ANALYST").as_ref()).await.unwrap().unwrap();
+        assert_eq!(token.token, secret("a2"));
+        assert!(store.in_doubt().await.unwrap().is_empty(), "the answer settles the attempt");
+        let next = begin(&store, &id("alice"), 5).await;
+        assert_eq!((next.refresh_token, next.version), (secret("r2"), attempt.version + 1));
+        store.settle(&id("alice"), next.version, &Settled::Unchanged { in_doubt_since: None }).await.unwrap();
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn one_process_owns_the_file_and_another_key_damages_nothing() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    grant(&store, "alice", "r1").await;
+    let second = open(&scene.path(), &scene.key).await;
+    assert!(
+        matches!(second, Err(OpenError::InUse { holder, .. }) if holder == std::process::id().to_string())
+    );
+    store.close().await;
+    drop(store);
+    let other = open(&scene.path(), &generate_key(&SystemEntropy)).await;
+    assert!(
+        matches!(&other, Err(OpenError::Failed(why)) if why.contains("store.key_file")),
+        "{:?}",
+        other.err()
+    );
+    drop(other);
+    let store = scene.open().await;
+    assert_eq!(begin(&store, &id("alice"), 0).await.refresh_token, secret("r1"));
+}

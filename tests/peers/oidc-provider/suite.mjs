@@ -208,9 +208,12 @@ after(async () => {
   await provider?.stop();
 }, LIMIT);
 
+/** What is to be mended: it fails without failing the suite. */
+const UNTIL_MENDED = { todo: 'not so yet' };
+
 /** A test that shows what bursar logged if it fails. */
-function check(name, body) {
-  test(name, LIMIT, async () => {
+function check(name, body, options) {
+  test(name, { ...LIMIT, ...options }, async () => {
     const earlier = log.length;
     try {
       await body();
@@ -307,36 +310,6 @@ check("another user's refresh token gives nothing, and is not lost", async () =>
   assertNothingTwice();
 });
 
-check('a token that the provider signed but nobody asked for is not vended, and the grant lives', async () => {
-  const forgeries = {
-    user: ({ payload }) => (payload.sub = 'alice@example.com'),
-    more: ({ payload }) => payload.scp.push('session:role:PUBLIC'),
-    less: ({ payload }) => (payload.scp = []),
-    role: ({ payload }) => (payload.scp = ['session:role:PUBLIC']),
-    client: ({ payload }) => (payload.cid = 'persistent'),
-    audience: ({ payload }) => (payload.aud = AUDIENCES.plain),
-    issuer: ({ payload }) => (payload.iss += '/'),
-    expired: ({ payload }) => (payload.exp = payload.iat - 3600),
-    nameless: (jwt) => (jwt.header = { kid: undefined }),
-  };
-  const attempt = async ([name, forge]) => {
-    const user = `${name}@example.com`;
-    await connect('snowflake', user);
-    provider.forgeries[user] = forge;
-    const { hint } = await refused(502, 'token_invalid', 'snowflake', user, 'ANALYST');
-    assert.ok(hint, name);
-    delete provider.forgeries[user];
-    // It is not asked for again at once.
-    const answer = await until(`${name} is over`, 10, async () => {
-      const { status, body } = await ask('snowflake', user, 'ANALYST');
-      return status === 200 && JSON.parse(body);
-    });
-    await verify(answer.access_token, 'snowflake', user, 'ANALYST');
-  };
-  await Promise.all(Object.entries(forgeries).map(attempt));
-  assertNothingTwice();
-});
-
 check('a role that the user has not granted', async () => {
   const user = 'carol@example.com';
   await connect('snowflake', user, ['session:role:PUBLIC']);
@@ -408,6 +381,26 @@ check('killed before the answer came: the used-up refresh token is not presented
   await verify((await vend('snowflake', user)).access_token, 'snowflake', user);
 });
 
+check('requests that the provider did not act on are made again once it says so', async () => {
+  const faults = {
+    cut: (req) => req.socket.destroy(),
+    page: (req, res) => res.writeHead(503, { 'content-type': 'text/html' }).end('<html>'),
+    reset: (req) => req.socket.resetAndDestroy(),
+  };
+  for (const [name, fault] of Object.entries(faults)) {
+    const user = `${name}@example.com`;
+    await connect('snowflake', user);
+    provider.faults['/v1/token'] = (req, res) => {
+      delete provider.faults['/v1/token'];
+      fault(req, res);
+    };
+    const [refreshes, answer] = await counting(() => vend('snowflake', user, 'ANALYST'));
+    assert.equal(refreshes, 1);
+    await verify(answer.access_token, 'snowflake', user, 'ANALYST');
+  }
+  assertNothingTwice();
+});
+
 check('while the keys can not be had nothing is vended, and nothing is lost', async () => {
   const user = 'keys@example.com';
   await connect('snowflake', user);
@@ -433,6 +426,58 @@ check('while the keys can not be had nothing is vended, and nothing is lost', as
   assert.equal(refreshes, 2, 'one each: the tokens that came waited for the keys');
   assertNothingTwice();
 });
+
+check('a token that the provider signed but nobody asked for is not vended, and the grant lives', async () => {
+  const forgeries = {
+    user: ({ payload }) => (payload.sub = 'alice@example.com'),
+    more: ({ payload }) => payload.scp.push('session:role:PUBLIC'),
+    less: ({ payload }) => (payload.scp = []),
+    role: ({ payload }) => (payload.scp = ['session:role:PUBLIC']),
+    client: ({ payload }) => (payload.cid = 'persistent'),
+    audience: ({ payload }) => (payload.aud = AUDIENCES.plain),
+    issuer: ({ payload }) => (payload.iss += '/'),
+    expired: ({ payload }) => (payload.exp = payload.iat - 3600),
+    nameless: (jwt) => (jwt.header = { kid: undefined }),
+  };
+  const attempt = async ([name, forge]) => {
+    const user = `${name}@example.com`;
+    await connect('snowflake', user);
+    provider.forgeries[user] = forge;
+    const { hint } = await refused(502, 'token_invalid', 'snowflake', user, 'ANALYST');
+    assert.ok(hint, name);
+    delete provider.forgeries[user];
+    // It is not asked for again at once.
+    const answer = await until(`${name} is over`, 10, async () => {
+      const { status, body } = await ask('snowflake', user, 'ANALYST');
+      return status === 200 && JSON.parse(body);
+    });
+    await verify(answer.access_token, 'snowflake', user, 'ANALYST');
+  };
+  await Promise.all(Object.entries(forgeries).map(attempt));
+  assertNothingTwice();
+});
+
+check(
+  'many imports at once do not hold up a token for somebody else',
+  async () => {
+    const user = 'patient@example.com';
+    await connect('snowflake', user);
+    const tokens = [];
+    for (let n = 0; n < 24; n++) {
+      const importing = `many${n}@example.com`;
+      tokens.push([importing, await provider.login({ user: importing, audience: AUDIENCES.okta })]);
+    }
+    const imports = tokens.map(([importing, token]) => importToken('snowflake', importing, token));
+    await until('they are under way', 5, () => provider.refreshes.some(({ refresh_token }) => refresh_token === tokens[0][1]));
+    await sleep(300);
+    const asked = Date.now();
+    await vend('snowflake', user, 'ANALYST');
+    const took = Date.now() - asked;
+    for (const { code, stderr } of await Promise.all(imports)) assert.equal(code, 0, stderr);
+    assert.ok(took < 1500, `${took} ms`);
+  },
+  UNTIL_MENDED,
+);
 
 check('short-lived tokens are renewed ahead while they are in demand', async () => {
   const user = 'brief@example.com';
@@ -512,6 +557,24 @@ check('a grant that somebody else has ruined or revoked: login_required, and a n
   }
   assert.equal(provider.revoked.length, Object.keys(ruin).length);
 });
+
+check(
+  'importing a token again changes nothing',
+  async () => {
+    const user = 'again@example.com';
+    const token = await provider.login({ user, audience: AUDIENCES.okta });
+    const twice = [0, 1].map(() => importToken('snowflake', user, token));
+    const [refreshes, results] = await counting(() => Promise.all(twice));
+    assert.equal(refreshes, 1, 'presented once, though two import it');
+    assert.ok(results.some(({ code }) => code === 0));
+    await vend('snowflake', user);
+    // A script that runs again, with the file that it had the first time.
+    const [more] = await counting(() => importToken('snowflake', user, token));
+    assert.equal(more, 0, 'not presented again');
+    assert.equal((await grant('refresh', 'snowflake', user)).code, 0);
+  },
+  UNTIL_MENDED,
+);
 
 check('no token and no secret is in the log', async () => {
   assert.ok(log.includes('alice@example.com'), 'the log is there');
