@@ -16,7 +16,8 @@ async fn kills(rotation: Rotation) {
     let sidecar = world.connected().await;
     let (status, _) = sidecar.stop().await;
     assert!(status.success());
-    for round in 0..100 {
+    let rounds: u32 = std::env::var("BURSAR_SOAK_KILLS").map_or(100, |text| text.parse().unwrap());
+    for round in 0..rounds {
         let sidecar = world.sidecar().await;
         let tokens = join_all(ROLES.map(|role| sidecar.token("snowflake", ALICE, role))).await;
         for (reply, role) in tokens.iter().zip(ROLES) {
@@ -45,7 +46,7 @@ async fn post_and_forget(socket: std::path::PathBuf, role: Option<&str>) {
     let request = format!("POST /v1/grants/snowflake/{ALICE}/refresh{role} HTTP/1.1\r\nhost: x\r\n\r\n");
     let _sent = stream.write_all(request.as_bytes()).await;
     let _answered = stream.read_u8().await;
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@
 mod architecture;
 mod crash;
 mod dev_server;
+mod documents;
 mod engine;
 mod forged;
 mod identity;
@@ -20,6 +21,7 @@ mod lifecycle;
 mod refusals;
 mod rotation;
 mod secrecy;
+mod soak;
 mod store_contract;
 mod support;
 mod vending;

@@ -69,8 +69,8 @@ fn answer(refresh_token: Option<&str>, access_token: &str, role: Option<&str>) -
         scope: Scope::from_wire("a b"),
         issued: Issued {
             requested_at: at(1),
-            expires_in: Duration::from_secs(3600),
-            refresh_after: Duration::from_secs(2700),
+            expires_in: Duration::from_hours(1),
+            refresh_after: Duration::from_mins(45),
         },
         now: at(2).wall,
     }
@@ -84,10 +84,9 @@ async fn grant(store: &dyn Store, user: &str, refresh_token: &str) {
 }
 
 async fn begin(store: &dyn Store, id: &GrantId, seconds: u64) -> Attempt {
-    match store.begin(id, &lease("us"), &at(seconds)).await.unwrap() {
-        Begun::Attempt(attempt) => attempt,
-        other => panic!("{other:?}"),
-    }
+    let begun = store.begin(id, &lease("us"), &at(seconds)).await.unwrap();
+    let Begun::Attempt(attempt) = begun else { panic!("{begun:?}") };
+    attempt
 }
 
 #[tokio::test]

@@ -242,7 +242,9 @@ check("`scope` and `client_id` in place of Okta's claims, and a refresh token th
   const user = 'alice@example.com';
   const token = await provider.login({ user, audience: AUDIENCES.plain, client: 'persistent' });
   assert.equal((await importToken('plain', user, token)).code, 0);
-  for (const role of [undefined, 'ANALYST']) await verify((await vend('plain', user, role)).access_token, 'plain', user, role);
+  for (const role of [undefined, 'ANALYST']) {
+    await verify((await vend('plain', user, role)).access_token, 'plain', user, role);
+  }
   const [refreshes, refreshed] = await counting(() => grant('refresh', 'plain', user));
   assert.equal(refreshed.code, 0, refreshed.stderr);
   assert.equal(refreshes, 1);
@@ -361,7 +363,8 @@ check('killed before its request was heard: the provider is asked, and the grant
   await connect('snowflake', user);
   const asked = provider.requests['/v1/introspect'];
   await killInExchange(user, (reached) => () => reached());
-  await until('the doubt is over', 10, async () => /in_doubt_since +-/.test((await grant('show', 'snowflake', user)).stdout));
+  const shown = async () => (await grant('show', 'snowflake', user)).stdout;
+  await until('the doubt is over', 10, async () => /in_doubt_since +-/.test(await shown()));
   assert.equal(provider.requests['/v1/introspect'], asked + 1);
   await verify((await vend('snowflake', user, 'ANALYST')).access_token, 'snowflake', user, 'ANALYST');
   assertNothingTwice();
@@ -374,7 +377,8 @@ check('killed before the answer came: the used-up refresh token is not presented
     res.end = reached;
     pass();
   });
-  await until('the loss is known', 10, async () => /state +lost/.test((await grant('show', 'snowflake', user)).stdout));
+  const shown = async () => (await grant('show', 'snowflake', user)).stdout;
+  await until('the loss is known', 10, async () => /state +lost/.test(await shown()));
   assert.equal((await refused(409, 'login_required', 'snowflake', user)).reason, 'lost');
   assertNothingTwice();
   await connect('snowflake', user);
@@ -411,7 +415,9 @@ check('while the keys can not be had nothing is vended, and nothing is lost', as
   const token = await provider.login({ user: importing, audience: AUDIENCES.okta });
   const [refreshes] = await counting(async () => {
     assert.equal((await importToken('snowflake', importing, token)).code, 69);
-    for (let time = 0; time < 3; time++) await refused(503, 'authorization_server_unavailable', 'snowflake', user, 'ANALYST');
+    for (let time = 0; time < 3; time++) {
+      await refused(503, 'authorization_server_unavailable', 'snowflake', user, 'ANALYST');
+    }
     // What had been verified before still counts.
     await vend('snowflake', user);
     delete provider.faults['/v1/keys'];
@@ -456,28 +462,6 @@ check('a token that the provider signed but nobody asked for is not vended, and 
   await Promise.all(Object.entries(forgeries).map(attempt));
   assertNothingTwice();
 });
-
-check(
-  'many imports at once do not hold up a token for somebody else',
-  async () => {
-    const user = 'patient@example.com';
-    await connect('snowflake', user);
-    const tokens = [];
-    for (let n = 0; n < 24; n++) {
-      const importing = `many${n}@example.com`;
-      tokens.push([importing, await provider.login({ user: importing, audience: AUDIENCES.okta })]);
-    }
-    const imports = tokens.map(([importing, token]) => importToken('snowflake', importing, token));
-    await until('they are under way', 5, () => provider.refreshes.some(({ refresh_token }) => refresh_token === tokens[0][1]));
-    await sleep(300);
-    const asked = Date.now();
-    await vend('snowflake', user, 'ANALYST');
-    const took = Date.now() - asked;
-    for (const { code, stderr } of await Promise.all(imports)) assert.equal(code, 0, stderr);
-    assert.ok(took < 1500, `${took} ms`);
-  },
-  UNTIL_MENDED,
-);
 
 check('short-lived tokens are renewed ahead while they are in demand', async () => {
   const user = 'brief@example.com';
@@ -531,6 +515,29 @@ check('a key that nobody announced: its token waits, and is vended once the key 
   await verify((await vend('snowflake', user)).access_token, 'snowflake', user);
 });
 
+check(
+  'many imports at once do not hold up a token for somebody else',
+  async () => {
+    const user = 'patient@example.com';
+    await connect('snowflake', user);
+    const tokens = [];
+    for (let n = 0; n < 32; n++) {
+      const importing = `many${n}@example.com`;
+      tokens.push([importing, await provider.login({ user: importing, audience: AUDIENCES.okta })]);
+    }
+    const imports = tokens.map(([importing, token]) => importToken('snowflake', importing, token));
+    const isFirst = ({ refresh_token }) => refresh_token === tokens[0][1];
+    await until('they are under way', 5, () => provider.refreshes.some(isFirst));
+    await sleep(300);
+    const asked = Date.now();
+    await vend('snowflake', user, 'ANALYST');
+    const took = Date.now() - asked;
+    for (const { code, stderr } of await Promise.all(imports)) assert.equal(code, 0, stderr);
+    assert.ok(took < 1500, `${took} ms`);
+  },
+  UNTIL_MENDED,
+);
+
 check('a grant that somebody else has ruined or revoked: login_required, and a new one works', async () => {
   assertNothingTwice();
   const ruin = {
@@ -559,18 +566,25 @@ check('a grant that somebody else has ruined or revoked: login_required, and a n
 });
 
 check(
-  'importing a token again changes nothing',
+  'a token that is imported twice at once is presented once',
+  async () => {
+    const user = 'twice@example.com';
+    const token = await provider.login({ user, audience: AUDIENCES.okta });
+    const imports = [0, 1].map(() => importToken('snowflake', user, token));
+    const [refreshes] = await counting(() => Promise.all(imports));
+    assert.equal(refreshes, 1);
+    assert.equal((await grant('refresh', 'snowflake', user)).code, 0);
+  },
+  UNTIL_MENDED,
+);
+
+check(
+  'a token that is imported again, as by a script that runs again, does not end its own grant',
   async () => {
     const user = 'again@example.com';
     const token = await provider.login({ user, audience: AUDIENCES.okta });
-    const twice = [0, 1].map(() => importToken('snowflake', user, token));
-    const [refreshes, results] = await counting(() => Promise.all(twice));
-    assert.equal(refreshes, 1, 'presented once, though two import it');
-    assert.ok(results.some(({ code }) => code === 0));
-    await vend('snowflake', user);
-    // A script that runs again, with the file that it had the first time.
-    const [more] = await counting(() => importToken('snowflake', user, token));
-    assert.equal(more, 0, 'not presented again');
+    assert.equal((await importToken('snowflake', user, token)).code, 0);
+    await importToken('snowflake', user, token);
     assert.equal((await grant('refresh', 'snowflake', user)).code, 0);
   },
   UNTIL_MENDED,
@@ -578,6 +592,8 @@ check(
 
 check('no token and no secret is in the log', async () => {
   assert.ok(log.includes('alice@example.com'), 'the log is there');
-  const secrets = [...provider.refreshes.map((one) => one.refresh_token), ...Object.values(CLIENTS), 'eyJ'];
-  for (const secret of secrets) assert.ok(!log.includes(secret));
+  const secrets = [...provider.refreshes.map((one) => one.refresh_token), ...Object.values(CLIENTS)];
+  // The head of a JWT; three letters alone may stand in a request's id.
+  const leaks = (line) => secrets.some((secret) => line.includes(secret)) || /eyJ[\w-]{16}/.test(line);
+  assert.deepEqual(log.split('\n').filter(leaks), []);
 });
