@@ -91,7 +91,13 @@ impl Broker {
                 Ok((token, source))
             }
             Freshness::Short | Freshness::Gone => {
-                self.engine.token(key, Some(token.version)).await.map(|token| (token, Source::Refresh))
+                let token = self.engine.token(key, Some(token.version)).await?;
+                let left = token.issued.remaining(&self.clock.now());
+                if left.is_zero() || left < self.life.promised(token.issued.expires_in).min(wanted) {
+                    // The exchange took so long that its token is old already; the next one may be quicker.
+                    return Err(Failure::ServerUnavailable { retry_after: Duration::from_secs(1) });
+                }
+                Ok((token, Source::Refresh))
             }
         }
     }

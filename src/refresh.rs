@@ -11,18 +11,18 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::authorization_server::{AuthorizationServer, Expected, Unverified};
+use crate::authorization_server::AuthorizationServer;
 use crate::cache::{CachedToken, TokenCache};
 use crate::clock::Clock;
 use crate::entropy::Entropy;
 use crate::flight::{Crashed, Flights};
-use crate::jwt::{Verified, VerifyError};
 use crate::metrics::Metrics;
-use crate::model::{EndReason, Failure, GrantId, Life, RoleName, Service, ServiceName, TokenKey, UserName};
+use crate::model::{EndReason, Failure, GrantId, GrantState, Life, RoleName, Service, ServiceName, TokenKey};
 use crate::ready::Ready;
-use crate::store::{Lease, Store, StoreError, StoredToken};
+use crate::store::{Lease, Store, StoreError};
 use crate::tasks::Tasks;
 
 mod exchange;
@@ -32,16 +32,19 @@ mod import;
 mod pace;
 /// May a refresh token be presented now?
 pub mod plan;
+mod publish;
 mod turns;
 mod unsaved;
 
-use gate::Gate;
+use gate::{Gate, back_off};
 use holdoff::Holdoffs;
 use pace::Pace;
 use plan::Recovery;
 use turns::Turns;
 use unsaved::Unsaved;
 
+/// Between two looks at an exchange that an earlier process left in doubt: at first often, for its leeway runs out.
+const RESOLVE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mins(1));
 /// What a caller is told to wait where nothing better is known.
 const SHORTLY: Duration = Duration::from_secs(1);
 
@@ -82,6 +85,8 @@ struct Inner {
     turns: Turns,
     holdoffs: Holdoffs,
     unsaved: Unsaved,
+    /// Counts the grants that ended or were replaced, so that who was just reading one of them notices.
+    endings: AtomicU64,
 }
 
 /// The way to one authorization server.
@@ -109,8 +114,8 @@ impl Engine {
             parts.tasks.clone(),
         );
         let flights = Flights::new(parts.tasks.clone());
-        let (turns, holdoffs) = (Turns::default(), Holdoffs::default());
-        Self(Arc::new(Inner { parts, doors, flights, turns, holdoffs, unsaved }))
+        let (turns, holdoffs, endings) = (Turns::default(), Holdoffs::default(), AtomicU64::new(0));
+        Self(Arc::new(Inner { parts, doors, flights, turns, holdoffs, unsaved, endings }))
     }
 
     /// A token newer than the one of version `seen`: from the store if it has one, else by an exchange. The work goes
@@ -139,11 +144,8 @@ impl Engine {
         let in_doubt = self.0.parts.store.in_doubt().await?;
         for id in &in_doubt {
             tracing::warn!(grant = %id.key, "an exchange was under way when the last process ended; finding out what became of it");
-            if id.candidate.is_none() {
-                drop(self.refresh(&TokenKey { grant: id.key.clone(), role: None }));
-            } else {
-                self.resume_candidate(id.clone());
-            }
+            let (inner, id) = (Arc::clone(&self.0), id.clone());
+            self.0.parts.tasks.spawn(async move { inner.resolve(&id).await });
         }
         Ok(in_doubt.len())
     }
@@ -187,13 +189,44 @@ enum Want {
 }
 
 impl Inner {
+    /// Until it is known what became of the row's exchange, or the process stops. Nobody waits for it; whoever wants a
+    /// token of this grant meanwhile takes turns with it.
+    async fn resolve(&self, id: &GrantId) {
+        let Ok(service) = self.service(&id.key.service) else { return };
+        for tries in 0.. {
+            {
+                let _turn = self.turns.take(id).await;
+                match self.parts.store.grant(id).await {
+                    Ok(Some(grant))
+                        if grant.in_doubt_since.is_some() && grant.state == GrantState::Active => {}
+                    Ok(_settled) => return,
+                    Err(error) => tracing::error!(grant = %id.key, %error, "the store does not work"),
+                }
+                if let Err(failure) = self.exchange(id, &service, None).await {
+                    tracing::warn!(grant = %id.key, ?failure, "not known yet what became of an exchange");
+                }
+            }
+            let wait = back_off(tries, RESOLVE, 500 + self.parts.entropy.below(500));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.parts.tasks.stopping() => return,
+            }
+        }
+    }
+
     async fn fly(&self, key: &TokenKey, want: Want) -> Result<Arc<CachedToken>, Failure> {
         let id = GrantId::current(key.grant.clone());
         let service = self.service(&key.grant.service)?;
-        if let Want::Newer(seen) = want
-            && let Some(token) = self.recall(key, &service, seen).await?
-        {
-            return Ok(token);
+        if let Want::Newer(seen) = want {
+            // Without the turn, so that a slow exchange of another role holds up nobody whose token is in the store. Should
+            // a grant end meanwhile, what was read may be its; then it is read again with the turn.
+            let endings = self.endings.load(Ordering::Acquire);
+            let recalled = self.recall(key, &service, seen).await;
+            if self.endings.load(Ordering::Acquire) != endings {
+                self.parts.cache.remove(key);
+            } else if let Some(token) = recalled? {
+                return Ok(token);
+            }
         }
         let _turn = self.turns.take(&id).await;
         if self.unsaved.holds(&id) {
@@ -213,36 +246,6 @@ impl Inner {
             Err(failure) => tracing::warn!(grant = %key.grant, role = ?key.role, ?failure, "no fresh token"),
         }
         result
-    }
-
-    /// What the cache or the store has, if it is not the token already seen and has the life that is promised.
-    async fn recall(
-        &self,
-        key: &TokenKey,
-        service: &Service,
-        seen: Option<i64>,
-    ) -> Result<Option<Arc<CachedToken>>, Failure> {
-        let enough = |token: &Arc<CachedToken>| {
-            let left = token.issued.remaining(&self.parts.clock.now());
-            Some(token.version) != seen
-                && !left.is_zero()
-                && left >= self.parts.life.promised(token.issued.expires_in)
-        };
-        if let Some(token) = self.parts.cache.get(key).filter(&enough) {
-            return Ok(Some(token));
-        }
-        let id = GrantId::current(key.grant.clone());
-        let stored =
-            self.parts.store.access_token(&id, key.role.as_ref()).await.map_err(|e| store_failure(&e))?;
-        match stored {
-            Some(stored)
-                if Some(stored.version) != seen
-                    && !stored.issued.remaining(&self.parts.clock.now()).is_zero() =>
-            {
-                Ok(self.publish(key, service, stored).await?).map(|token| Some(token).filter(enough))
-            }
-            _ => Ok(None),
-        }
     }
 
     /// Exchanges, and where a role's scope is refused finds out whether it is the role or everything.
@@ -266,81 +269,6 @@ impl Inner {
             other => other.map_err(|failure| self.held_off(key, failure))?,
         };
         self.publish(key, service, stored).await
-    }
-
-    /// Only what is durable comes here, and only what verifies goes on into the cache.
-    async fn publish(
-        &self,
-        key: &TokenKey,
-        service: &Service,
-        stored: StoredToken,
-    ) -> Result<Arc<CachedToken>, Failure> {
-        let id = GrantId::current(key.grant.clone());
-        let verified = match self.verify(service, key, Some(&key.grant.user), &stored).await {
-            Ok(verified) => verified,
-            Err(Unverified::NoKeys(why)) => {
-                tracing::warn!(grant = %key.grant, %why, "a token waits to be verified");
-                return Err(Failure::ServerUnavailable { retry_after: SHORTLY });
-            }
-            Err(Unverified::Invalid(error)) => {
-                if let VerifyError::User(other) = &error {
-                    tracing::error!(grant = %key.grant, %other, "the authorization server answered with another user's token");
-                }
-                self.forget(&id, key, stored.version).await;
-                return Err(self.held_off(key, Failure::TokenInvalid { hint: error.to_string() }));
-            }
-        };
-        if !stored.verified {
-            // Should this fail, the token is verified again after a restart: no harm done.
-            if let Err(error) = self.parts.store.mark_verified(&id, key.role.as_ref(), stored.version).await {
-                tracing::warn!(grant = %key.grant, %error, "not marked as verified");
-            }
-        }
-        let token = CachedToken::new(key, verified, stored.issued, stored.scope, stored.version);
-        if token.issued.remaining(&self.parts.clock.now()).is_zero() {
-            self.forget(&id, key, stored.version).await;
-            let hint = VerifyError::Expired.to_string();
-            return Err(self.held_off(key, Failure::TokenInvalid { hint }));
-        }
-        let token = Arc::new(token);
-        self.parts.cache.put(key.clone(), Arc::clone(&token));
-        Ok(token)
-    }
-
-    async fn verify(
-        &self,
-        service: &Service,
-        key: &TokenKey,
-        user: Option<&UserName>,
-        stored: &StoredToken,
-    ) -> Result<Verified, Unverified> {
-        if stored.verified {
-            return Ok(Verified::remembered(stored.token.clone()));
-        }
-        if service.opaque {
-            return Ok(Verified::opaque(stored.token.clone()));
-        }
-        let no_door = || Unverified::NoKeys("no such authorization server".to_owned());
-        let scope = service.scope(key.role.as_ref()).unwrap_or_default();
-        let expected =
-            Expected { audience: &service.audience, user_claim: &service.user_claim, user, scope: &scope };
-        let door = self.doors.get(&service.authorization_server).ok_or_else(no_door)?;
-        door.server.verify(&stored.token, &expected, self.parts.clock.now().wall).await
-    }
-
-    async fn forget(&self, id: &GrantId, key: &TokenKey, version: i64) {
-        if let Err(error) = self.parts.store.discard(id, key.role.as_ref(), version).await {
-            tracing::warn!(grant = %key.grant, %error, "a token that does not verify stays in the store, marked so");
-        }
-    }
-
-    /// The grant has ended, or was replaced: nothing of it is handed out any more.
-    fn drop_cached(&self, id: &GrantId, service: &Service) {
-        for role in std::iter::once(None).chain(service.roles.keys().map(Some)) {
-            let key = TokenKey { grant: id.key.clone(), role: role.cloned() };
-            self.parts.cache.remove(&key);
-            self.holdoffs.clear(&key);
-        }
     }
 
     /// Remembers failures that would come again at once, so that callers get them from memory for a while.

@@ -7,12 +7,10 @@ use crate::clock::Moment;
 use crate::jwt;
 use crate::model::{EndReason, Failure, GrantId, Issued, RoleName, Rotation, SameOrNew, Scope, Service};
 use crate::refresh::gate::back_off;
-use crate::refresh::plan::{Plan, plan};
+use crate::refresh::plan::{Plan, most_tries, plan};
 use crate::refresh::{Door, Inner, SHORTLY, store_failure};
 use crate::store::{Attempt, Begun, Commit, Committed, Settled, StoredToken};
 
-/// How often one flight presents a token whose last presentation is in doubt, where no leeway ends it earlier.
-const MOST_TRIES: u32 = 8;
 /// Between two of them.
 const BETWEEN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
 
@@ -29,13 +27,23 @@ impl Inner {
             .get(&service.authorization_server)
             .ok_or_else(|| Failure::Internal("no such authorization server".to_owned()))?;
         let scope = service.scope(role).ok_or_else(|| Failure::Internal("no such role".to_owned()))?;
-        door.gate.admit(&self.parts.clock.now())?;
-        let _place = door.gate.place().await;
-        let mut secret_reloaded = false;
-        for tries in 0..MOST_TRIES {
+        // What is in doubt goes before everything else, shut door or not: its leeway runs out.
+        let grant = self.parts.store.grant(id).await.map_err(|error| store_failure(&error))?;
+        let urgent = grant.is_some_and(|grant| grant.in_doubt_since.is_some());
+        if !urgent {
+            door.gate.admit(&self.parts.clock.now())?;
+        }
+        let _place = door.gate.place(urgent).await;
+        let (mut tries, mut secret_reloaded) = (0, false);
+        loop {
             tokio::time::sleep(door.pace.wait(&id.key.user, &self.parts.clock.now())).await;
             let begun = self.parts.clock.now();
             let attempt = self.begin(id, service).await?;
+            if tries >= most_tries(attempt.rotation, &door.recovery) {
+                self.settle(id, &attempt, Settled::InDoubt).await?;
+                return Err(Failure::ServerUnavailable { retry_after: SHORTLY });
+            }
+            tries += 1;
             if !self.may_present(id, service, door, &attempt).await? {
                 // The doubt is gone; taken up again as an attempt of its own.
                 continue;
@@ -43,7 +51,8 @@ impl Inner {
             let requested_at = self.parts.clock.now();
             let left = requested_at.since(&begun).and_then(|age| self.parts.lease.duration.checked_sub(age));
             if left.is_none_or(|left| left < door.recovery.deadline) {
-                tracing::warn!(grant = %id.key, "the lease would end before the request's deadline; taking it again");
+                tracing::debug!(grant = %id.key, "the lease would end before the request's deadline; taken again");
+                self.settle_unchanged(id, &attempt).await?;
                 continue;
             }
             match door.server.refresh(&attempt.refresh_token, &scope, door.recovery.deadline).await {
@@ -89,8 +98,6 @@ impl Inner {
                 }
             }
         }
-        self.give_back(id).await?;
-        Err(Failure::ServerUnavailable { retry_after: SHORTLY })
     }
 
     /// The row is ours, and what we are about to do is written down.
@@ -259,17 +266,6 @@ impl Inner {
 
     async fn settle(&self, id: &GrantId, attempt: &Attempt, outcome: Settled) -> Result<(), Failure> {
         self.parts.store.settle(id, attempt.version, &outcome).await.map_err(|error| store_failure(&error))
-    }
-
-    /// Gives up for now; the doubt stays in the row.
-    async fn give_back(&self, id: &GrantId) -> Result<(), Failure> {
-        let grant = self.parts.store.grant(id).await.map_err(|error| store_failure(&error))?;
-        let Some(grant) = grant else { return Ok(()) };
-        self.parts
-            .store
-            .settle(id, grant.version, &Settled::InDoubt)
-            .await
-            .map_err(|error| store_failure(&error))
     }
 
     /// Brings the gauges up to date, behind everybody's back.

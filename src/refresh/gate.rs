@@ -9,8 +9,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::clock::Moment;
 use crate::model::Failure;
 
-/// Exchanges in flight at one server. Okta takes 75 at once from a whole organisation.
-const MOST_AT_ONCE: usize = 16;
+/// Exchanges in flight at one server, and on top of them those that are in doubt, which can't wait for the others.
+/// Okta takes 75 at once from a whole organisation.
+const MOST_AT_ONCE: usize = 24;
+const MOST_URGENT_AT_ONCE: usize = 48;
 /// How long a probe may take before the next one is let through.
 const PROBE: Duration = Duration::from_secs(10);
 /// First and longest wait after no answer.
@@ -23,7 +25,8 @@ const REFUSED: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mi
 /// The door.
 pub(super) struct Gate {
     state: Mutex<State>,
-    slots: Arc<Semaphore>,
+    places: Arc<Semaphore>,
+    urgent_places: Arc<Semaphore>,
 }
 
 #[derive(Default)]
@@ -36,7 +39,9 @@ struct State {
 
 impl Default for Gate {
     fn default() -> Self {
-        Self { state: Mutex::default(), slots: Arc::new(Semaphore::new(MOST_AT_ONCE)) }
+        let [places, urgent_places] =
+            [MOST_AT_ONCE, MOST_URGENT_AT_ONCE].map(|most| Arc::new(Semaphore::new(most)));
+        Self { state: Mutex::default(), places, urgent_places }
     }
 }
 
@@ -58,9 +63,10 @@ impl Gate {
     }
 
     /// Waits for one of the places at this server.
-    pub(super) async fn place(&self) -> Option<OwnedSemaphorePermit> {
-        // The semaphore is never closed.
-        Arc::clone(&self.slots).acquire_owned().await.ok()
+    pub(super) async fn place(&self, urgent: bool) -> Option<OwnedSemaphorePermit> {
+        let places = if urgent { &self.urgent_places } else { &self.places };
+        // The semaphores are never closed.
+        Arc::clone(places).acquire_owned().await.ok()
     }
 
     /// It answered and takes us.

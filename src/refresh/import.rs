@@ -23,18 +23,6 @@ impl Engine {
         let import = self.0.parts.tasks.spawn(async move { inner.import(&key, &refresh_token).await });
         import.await.unwrap_or_else(|error| Err(Failure::Internal(error.to_string())))
     }
-
-    /// Finds out what became of a candidate's exchange that was in doubt; whoever imports it again finds the result.
-    pub(super) fn resume_candidate(&self, id: GrantId) {
-        let inner = Arc::clone(&self.0);
-        self.0.parts.tasks.spawn(async move {
-            let Ok(service) = inner.service(&id.key.service) else { return };
-            let _turn = inner.turns.take(&id).await;
-            if let Err(failure) = inner.exchange(&id, &service, None).await {
-                tracing::warn!(grant = %id.key, ?failure, "an import that was under way can't be finished yet");
-            }
-        });
-    }
 }
 
 impl Inner {
@@ -68,8 +56,8 @@ impl Inner {
         }
         self.drop_cached(&current, &service);
         self.count_grants();
-        // What proved the grant is its first token.
-        self.recall(&token_key, &service, None).await?;
+        // What proved the grant is its first token; should it not be had now, the next request asks again.
+        let _not_needed = self.recall(&token_key, &service, None).await;
         let grant = store.grant(&current).await.map_err(|error| store_failure(&error))?;
         tracing::info!(grant = %key, "imported");
         grant.ok_or_else(|| Failure::Internal("a grant is gone right after its import".to_owned()))

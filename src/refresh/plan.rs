@@ -25,6 +25,13 @@ pub enum Plan {
     Wait(Duration),
 }
 
+/// How often one flight may present a refresh token whose last presentation is in doubt. Inside a leeway every try counts,
+/// for after it the grant may be lost; elsewhere there is no hurry, and callers are better told.
+#[must_use]
+pub fn most_tries(rotation: Rotation, recovery: &Recovery) -> u32 {
+    if rotation == Rotation::Persistent || recovery.leeway.is_zero() { 3 } else { 16 }
+}
+
 /// `since` is when the first attempt in doubt began; `None` if there is none.
 #[must_use]
 pub fn plan(rotation: Rotation, since: Option<&Moment>, now: &Moment, recovery: &Recovery) -> Plan {

@@ -1,0 +1,120 @@
+//! What is durable goes into the cache once it is verified, from an exchange or from the store; and out again when its
+//! grant ends.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::authorization_server::{Expected, Unverified};
+use crate::cache::CachedToken;
+use crate::jwt::{Verified, VerifyError};
+use crate::model::{Failure, GrantId, Service, TokenKey, UserName};
+use crate::refresh::{Inner, SHORTLY, store_failure};
+use crate::store::StoredToken;
+
+impl Inner {
+    /// What the cache or the store has, if it is not the token already seen and has the life that is promised.
+    pub(super) async fn recall(
+        &self,
+        key: &TokenKey,
+        service: &Service,
+        seen: Option<i64>,
+    ) -> Result<Option<Arc<CachedToken>>, Failure> {
+        let enough = |token: &Arc<CachedToken>| {
+            let left = token.issued.remaining(&self.parts.clock.now());
+            Some(token.version) != seen
+                && !left.is_zero()
+                && left >= self.parts.life.promised(token.issued.expires_in)
+        };
+        if let Some(token) = self.parts.cache.get(key).filter(&enough) {
+            return Ok(Some(token));
+        }
+        let id = GrantId::current(key.grant.clone());
+        let stored =
+            self.parts.store.access_token(&id, key.role.as_ref()).await.map_err(|e| store_failure(&e))?;
+        match stored {
+            Some(stored)
+                if Some(stored.version) != seen
+                    && !stored.issued.remaining(&self.parts.clock.now()).is_zero() =>
+            {
+                Ok(self.publish(key, service, stored).await?).map(|token| Some(token).filter(enough))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Only what is durable comes here, and only what verifies goes on into the cache.
+    pub(super) async fn publish(
+        &self,
+        key: &TokenKey,
+        service: &Service,
+        stored: StoredToken,
+    ) -> Result<Arc<CachedToken>, Failure> {
+        let id = GrantId::current(key.grant.clone());
+        let verified = match self.verify(service, key, Some(&key.grant.user), &stored).await {
+            Ok(verified) => verified,
+            Err(Unverified::NoKeys(why)) => {
+                tracing::warn!(grant = %key.grant, %why, "a token waits to be verified");
+                return Err(Failure::ServerUnavailable { retry_after: SHORTLY });
+            }
+            Err(Unverified::Invalid(error)) => {
+                if let VerifyError::User(other) = &error {
+                    tracing::error!(grant = %key.grant, %other, "the authorization server answered with another user's token");
+                }
+                self.forget(&id, key, stored.version).await;
+                return Err(self.held_off(key, Failure::TokenInvalid { hint: error.to_string() }));
+            }
+        };
+        if !stored.verified {
+            // Should this fail, the token is verified again after a restart: no harm done.
+            if let Err(error) = self.parts.store.mark_verified(&id, key.role.as_ref(), stored.version).await {
+                tracing::warn!(grant = %key.grant, %error, "not marked as verified");
+            }
+        }
+        let token = CachedToken::new(key, verified, stored.issued, stored.scope, stored.version);
+        if token.issued.remaining(&self.parts.clock.now()).is_zero() {
+            self.forget(&id, key, stored.version).await;
+            let hint = VerifyError::Expired.to_string();
+            return Err(self.held_off(key, Failure::TokenInvalid { hint }));
+        }
+        let token = Arc::new(token);
+        self.parts.cache.put(key.clone(), Arc::clone(&token));
+        Ok(token)
+    }
+
+    pub(super) async fn verify(
+        &self,
+        service: &Service,
+        key: &TokenKey,
+        user: Option<&UserName>,
+        stored: &StoredToken,
+    ) -> Result<Verified, Unverified> {
+        if stored.verified {
+            return Ok(Verified::remembered(stored.token.clone()));
+        }
+        if service.opaque {
+            return Ok(Verified::opaque(stored.token.clone()));
+        }
+        let no_door = || Unverified::NoKeys("no such authorization server".to_owned());
+        let scope = service.scope(key.role.as_ref()).unwrap_or_default();
+        let expected =
+            Expected { audience: &service.audience, user_claim: &service.user_claim, user, scope: &scope };
+        let door = self.doors.get(&service.authorization_server).ok_or_else(no_door)?;
+        door.server.verify(&stored.token, &expected, self.parts.clock.now().wall).await
+    }
+
+    async fn forget(&self, id: &GrantId, key: &TokenKey, version: i64) {
+        if let Err(error) = self.parts.store.discard(id, key.role.as_ref(), version).await {
+            tracing::warn!(grant = %key.grant, %error, "a token that does not verify stays in the store, marked so");
+        }
+    }
+
+    /// The grant has ended, or was replaced: nothing of it is handed out any more.
+    pub(super) fn drop_cached(&self, id: &GrantId, service: &Service) {
+        self.endings.fetch_add(1, Ordering::AcqRel);
+        for role in std::iter::once(None).chain(service.roles.keys().map(Some)) {
+            let key = TokenKey { grant: id.key.clone(), role: role.cloned() };
+            self.parts.cache.remove(&key);
+            self.holdoffs.clear(&key);
+        }
+    }
+}
