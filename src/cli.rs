@@ -51,7 +51,13 @@ impl From<Exit> for ExitCode {
 
 /// Keeps users' OAuth grants and hands their access tokens to workers over a Unix socket.
 #[derive(Parser)]
-#[command(name = "bursar", version, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "bursar",
+    version,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Example:\n  bursar dev"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

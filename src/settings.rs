@@ -114,7 +114,7 @@ impl Settings {
         match std::fs::read_to_string(path) {
             Ok(text) => Self::parse(&text),
             Err(error) => {
-                let message = format!("{}: {error}", path.display());
+                let message = format!("{error}; another file is named by --config or BURSAR_CONFIG");
                 Err(vec![Problem { line: 0, key: String::new(), message }])
             }
         }

@@ -15,6 +15,7 @@ mod dev_server;
 mod documents;
 mod engine;
 mod forged;
+mod http_client;
 mod identity;
 mod import;
 mod lifecycle;
