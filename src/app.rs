@@ -34,6 +34,10 @@ use crate::tasks::Tasks;
 
 /// How long to wait for the process that owns the store to end.
 const PATIENCE_FOR_STORE: Duration = Duration::from_mins(1);
+/// Between two looks whether it has.
+const STEP: Duration = Duration::from_millis(100);
+/// How often to look whether its port is free.
+const PORT_TRIES: u32 = 50;
 /// Heads of requests: a run pass has a few kilobytes.
 const HEAD: usize = 16 * 1024;
 const HEADERS: usize = 64;
@@ -88,14 +92,14 @@ pub struct App {
 /// A process at work.
 pub struct Running {
     tasks: Tasks,
+    engine: Engine,
     store: Arc<dyn Store>,
     metrics_address: SocketAddr,
     _observing: Observing,
 }
 
 impl App {
-    /// Makes every part, opens the store and binds the sockets. `/live` answers from early on.
-    ///
+    /// Makes every part, opens the store and binds the sockets.
     /// # Errors
     /// What the operator must mend, or wait for.
     pub async fn build(settings: Settings, ports: Ports) -> Result<Self, StartError> {
@@ -103,10 +107,11 @@ impl App {
         let (tasks, ready, cache) = (Tasks::new(), Ready::default(), TokenCache::default());
         let latch = ready.hold("start");
         let metrics = Arc::new(Metrics::new().map_err(|error| StartError::Failed(error.to_string()))?);
-        let observe = Observe { metrics: Arc::clone(&metrics), ready: ready.clone(), cache: cache.clone() };
-        let (listener, metrics_address) = bind_metrics(&settings).map_err(StartError::Failed)?;
-        let observing = observe.start(listener).map_err(|error| StartError::Failed(error.to_string()))?;
+        // First the store, which waits for the process that owns it: the ports are that one's, too.
         let store = open_store(&settings).await?;
+        let observe = Observe { metrics: Arc::clone(&metrics), ready: ready.clone(), cache: cache.clone() };
+        let (listener, metrics_address) = bind_metrics(&settings).await?;
+        let observing = observe.start(listener).map_err(|error| StartError::Failed(error.to_string()))?;
         let store: Arc<dyn Store> =
             Arc::new(MeteredStore::new(store, Arc::clone(&clock), Arc::clone(&metrics)));
         let services: HashMap<_, _> = settings
@@ -146,6 +151,7 @@ impl App {
             head: HEAD,
             headers: HEADERS,
             header_timeout: HEADER_TIMEOUT,
+            grace: settings.request_timeout,
         };
         let vending_limits = limits(settings.max_connections, settings.max_connections_per_uid);
         Ok(Self {
@@ -187,6 +193,7 @@ impl App {
         tracing::info!(metrics = %self.metrics_address, waiting_for = ?self.ready.waiting_for(), "ready");
         Ok(Running {
             tasks: self.tasks,
+            engine: self.engine,
             store: self.store,
             metrics_address: self.metrics_address,
             _observing: self.observing,
@@ -207,9 +214,14 @@ impl Running {
         self.metrics_address
     }
 
+    /// What a process does that may not wait for the rest: what a grant depends on is put where the next start finds it.
+    pub async fn force(&self) {
+        self.engine.spill().await;
+    }
+
     /// Stops: no new connections, then requests, refreshes and what they have to write are finished, then the store is
     /// let go of.
-    pub async fn stop(self) {
+    pub async fn stop(&self) {
         self.tasks.stop();
         self.tasks.stopped().await;
         self.store.close().await;
@@ -217,14 +229,27 @@ impl Running {
     }
 }
 
-fn bind_metrics(settings: &Settings) -> Result<(StdTcpListener, SocketAddr), String> {
+/// The process whose store we have got may take a moment longer to let go of its port.
+async fn bind_metrics(settings: &Settings) -> Result<(StdTcpListener, SocketAddr), StartError> {
     let bind = || {
         let listener = StdTcpListener::bind(settings.metrics)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        Ok((listener, address))
+        Ok::<_, std::io::Error>((listener, address))
     };
-    bind().map_err(|error: std::io::Error| format!("admin.metrics = \"{}\": {error}", settings.metrics))
+    let mut tries = 0;
+    loop {
+        match bind() {
+            Ok(bound) => return Ok(bound),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && tries < PORT_TRIES => {
+                tries += 1;
+                tokio::time::sleep(STEP).await;
+            }
+            Err(error) => {
+                return Err(StartError::Failed(format!("admin.metrics = \"{}\": {error}", settings.metrics)));
+            }
+        }
+    }
 }
 
 async fn open_store(settings: &Settings) -> Result<SqliteStore, StartError> {
@@ -241,9 +266,8 @@ async fn open_store(settings: &Settings) -> Result<SqliteStore, StartError> {
                 if waited.as_millis().is_multiple_of(5000) {
                     tracing::warn!(%error, "waiting for it to end");
                 }
-                let step = Duration::from_millis(100);
-                tokio::time::sleep(step).await;
-                waited += step;
+                tokio::time::sleep(STEP).await;
+                waited += STEP;
             }
         }
     }

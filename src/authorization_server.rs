@@ -49,6 +49,9 @@ pub trait AuthorizationServer: Send + Sync {
         now: Timestamp,
     ) -> Result<Verified, Unverified>;
 
+    /// Issuer and client in one text: what a refresh token from here is bound to.
+    fn registration(&self) -> String;
+
     /// Reads the client's secret again, for secrets overlap while they are changed. Whether it has changed.
     async fn reload_client_secret(&self) -> bool;
 }

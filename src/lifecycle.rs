@@ -44,6 +44,7 @@ pub async fn run_until_signal(running: Running, mut signals: Signals) -> ExitCod
         () = running.stop() => {}
         () = signals.next() => {
             tracing::warn!("forced to stop; what was under way is found out at the next start");
+            running.force().await;
             code = ExitCode::FAILURE;
         }
     }

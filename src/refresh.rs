@@ -9,10 +9,12 @@
 //!   publish    verified, only then in the cache
 //! ```
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
+
+use tokio::sync::mpsc;
 
 use crate::authorization_server::AuthorizationServer;
 use crate::cache::{CachedToken, TokenCache};
@@ -36,6 +38,7 @@ mod publish;
 mod turns;
 mod unsaved;
 
+use exchange::Leave;
 use gate::{Gate, back_off};
 use holdoff::Holdoffs;
 use pace::Pace;
@@ -78,16 +81,25 @@ pub struct Parts {
 #[derive(Clone)]
 pub struct Engine(Arc<Inner>);
 
+/// What is in doubt at the same time at most; more are found by whoever asks for them, or at the next start.
+const MOST_DOUBTS: usize = 10_000;
+
 struct Inner {
     parts: Parts,
     doors: HashMap<String, Door>,
-    flights: Flights<TokenKey, Result<Arc<CachedToken>, Failure>>,
+    flights: Flights<Flight, Result<Arc<CachedToken>, Failure>>,
     turns: Turns,
     holdoffs: Holdoffs,
     unsaved: Unsaved,
     /// Counts the grants that ended or were replaced, so that who was just reading one of them notices.
     endings: AtomicU64,
+    /// Rows whose exchange is in doubt and that nobody goes after yet.
+    doubts: mpsc::Sender<GrantId>,
+    pursued: Mutex<HashSet<GrantId>>,
 }
+
+/// One flight for each token; those that want an exchange whatever is at hand do not share with those that don't.
+type Flight = (TokenKey, Leave);
 
 /// The way to one authorization server.
 struct Door {
@@ -115,7 +127,12 @@ impl Engine {
         );
         let flights = Flights::new(parts.tasks.clone());
         let (turns, holdoffs, endings) = (Turns::default(), Holdoffs::default(), AtomicU64::new(0));
-        Self(Arc::new(Inner { parts, doors, flights, turns, holdoffs, unsaved, endings }))
+        let (doubts, in_doubt) = mpsc::channel(MOST_DOUBTS);
+        let pursued = Mutex::default();
+        let inner = Inner { parts, doors, flights, turns, holdoffs, unsaved, endings, doubts, pursued };
+        let engine = Self(Arc::new(inner));
+        engine.0.parts.tasks.spawn_until_stop(pursue_doubts(Arc::downgrade(&engine.0), in_doubt));
+        engine
     }
 
     /// A token newer than the one of version `seen`: from the store if it has one, else by an exchange. The work goes
@@ -144,8 +161,7 @@ impl Engine {
         let in_doubt = self.0.parts.store.in_doubt().await?;
         for id in &in_doubt {
             tracing::warn!(grant = %id.key, "an exchange was under way when the last process ended; finding out what became of it");
-            let (inner, id) = (Arc::clone(&self.0), id.clone());
-            self.0.parts.tasks.spawn(async move { inner.resolve(&id).await });
+            self.0.pursue(id);
         }
         Ok(in_doubt.len())
     }
@@ -154,6 +170,11 @@ impl Engine {
     #[must_use]
     pub fn has_role(&self, service: &ServiceName, role: Option<&RoleName>) -> bool {
         self.0.parts.services.get(service).is_some_and(|service| service.scope(role).is_some())
+    }
+
+    /// Puts the answers that could not be written beside the store, for a process that may not wait any longer.
+    pub async fn spill(&self) {
+        self.0.unsaved.spill().await;
     }
 
     /// Brings the gauges of grants up to date, behind everybody's back.
@@ -167,7 +188,9 @@ impl Engine {
         want: Want,
     ) -> impl Future<Output = Result<Arc<CachedToken>, Failure>> + Send + use<> {
         let (inner, token_key) = (Arc::clone(&self.0), key.clone());
-        let flight = self.0.flights.join(key, move || async move { inner.fly(&token_key, want).await });
+        let leave = if matches!(want, Want::Exchange) { Leave::Granted } else { Leave::Asked };
+        let flight = (key.clone(), leave);
+        let flight = self.0.flights.join(&flight, move || async move { inner.fly(&token_key, want).await });
         async move {
             flight.result().await.unwrap_or_else(|crashed| {
                 Err(match crashed {
@@ -189,6 +212,15 @@ enum Want {
 }
 
 impl Inner {
+    /// Has somebody go after a row whose exchange is in doubt, unless somebody does already.
+    fn pursue(&self, id: &GrantId) {
+        let new = self.pursued.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
+        if new && self.doubts.try_send(id.clone()).is_err() {
+            self.pursued.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+            tracing::error!(grant = %id.key, "too much is in doubt; this one is left to whoever asks for it");
+        }
+    }
+
     /// Until it is known what became of the row's exchange, or the process stops. Nobody waits for it; whoever wants a
     /// token of this grant meanwhile takes turns with it.
     async fn resolve(&self, id: &GrantId) {
@@ -202,7 +234,7 @@ impl Inner {
                     Ok(_settled) => return,
                     Err(error) => tracing::error!(grant = %id.key, %error, "the store does not work"),
                 }
-                if let Err(failure) = self.exchange(id, &service, None).await {
+                if let Err(failure) = self.exchange(id, &service, None, Leave::Asked).await {
                     tracing::warn!(grant = %id.key, ?failure, "not known yet what became of an exchange");
                 }
             }
@@ -240,7 +272,8 @@ impl Inner {
                 return Err(failure);
             }
         }
-        let result = self.obtain(&id, key, &service).await;
+        let leave = if matches!(want, Want::Exchange) { Leave::Granted } else { Leave::Asked };
+        let result = self.obtain(&id, key, &service, leave).await;
         match &result {
             Ok(_) => self.holdoffs.clear(key),
             Err(failure) => tracing::warn!(grant = %key.grant, role = ?key.role, ?failure, "no fresh token"),
@@ -254,12 +287,15 @@ impl Inner {
         id: &GrantId,
         key: &TokenKey,
         service: &Service,
+        leave: Leave,
     ) -> Result<Arc<CachedToken>, Failure> {
-        let result = self.exchange(id, service, key.role.as_ref()).await;
+        let result = self.exchange(id, service, key.role.as_ref(), leave).await;
         let stored = match result {
             Err(Failure::Refused { error, .. }) if error == "invalid_scope" && key.role.is_some() => {
-                let defaults =
-                    self.exchange(id, service, None).await.map_err(|failure| self.held_off(key, failure))?;
+                let defaults = self
+                    .exchange(id, service, None, leave)
+                    .await
+                    .map_err(|failure| self.held_off(key, failure))?;
                 let default_key = TokenKey { grant: key.grant.clone(), role: None };
                 self.publish(&default_key, service, defaults).await?;
                 let since = Some(self.parts.clock.now().wall);
@@ -288,9 +324,26 @@ impl Inner {
         failure
     }
 
+    fn door(&self, service: &Service) -> Result<&Door, Failure> {
+        let found = self.doors.get(&service.authorization_server);
+        found.ok_or_else(|| Failure::Internal("no such authorization server".to_owned()))
+    }
+
     fn service(&self, name: &ServiceName) -> Result<Arc<Service>, Failure> {
         let found = self.parts.services.get(name).cloned();
         found.ok_or_else(|| Failure::Internal(format!("service {name} is not configured")))
+    }
+}
+
+/// Goes after what is in doubt, each row in a task of its own.
+async fn pursue_doubts(inner: Weak<Inner>, mut in_doubt: mpsc::Receiver<GrantId>) {
+    while let Some(id) = in_doubt.recv().await {
+        let Some(inner) = inner.upgrade() else { return };
+        let tasks = inner.parts.tasks.clone();
+        tasks.spawn(async move {
+            inner.resolve(&id).await;
+            inner.pursued.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        });
     }
 }
 

@@ -30,12 +30,7 @@ impl Secret {
     /// SHA-256 of the text: names a secret without giving it away.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, self.0.as_bytes());
-        let mut bytes = [0; 32];
-        for (to, from) in bytes.iter_mut().zip(digest.as_ref()) {
-            *to = *from;
-        }
-        Digest(bytes)
+        Digest::of(self.0.as_bytes())
     }
 }
 
@@ -54,11 +49,22 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The SHA-256 of a secret.
+/// A SHA-256.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Digest([u8; 32]);
 
 impl Digest {
+    /// The digest of `bytes`.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+        let mut bytes = [0; 32];
+        for (to, from) in bytes.iter_mut().zip(digest.as_ref()) {
+            *to = *from;
+        }
+        Self(bytes)
+    }
+
     /// From 64 hexadecimal digits.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -39,6 +39,8 @@ pub struct Limits {
     pub headers: usize,
     /// From the first byte of a head to its last, and between two requests.
     pub header_timeout: Duration,
+    /// How long a connection may take to end once a stop was asked for.
+    pub grace: Duration,
 }
 
 /// Who sent a request.
@@ -139,7 +141,10 @@ where
         ended = connection.as_mut() => ended,
         () = tasks.stopping() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            match tokio::time::timeout(limits.grace, connection).await {
+                Ok(ended) => ended,
+                Err(_too_slow) => return,
+            }
         }
     };
     if let Err(error) = ended {
@@ -230,6 +235,7 @@ mod tests {
             head: 16_384,
             headers: 64,
             header_timeout: Duration::from_secs(10),
+            grace: Duration::from_secs(1),
         };
         let seats = Seats::new(limits, "vending", metrics);
         let peer = |uid| Peer::Local(Caller::invented(uid, uid));

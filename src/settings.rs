@@ -10,6 +10,7 @@ use crate::model::{Life, Service};
 use crate::policy::Rule;
 use crate::secret::Secret;
 use crate::socket;
+use crate::store::seal::Sealer;
 
 mod callers;
 mod reader;
@@ -145,7 +146,7 @@ impl Settings {
             admin: read_socket(&admin, "/run/bursar/admin.sock", 0o600),
             metrics: admin.address("metrics", SocketAddr::from(([127, 0, 0, 1], 9464))),
             database: read_database(&store),
-            key_file: store.path("key_file", Some("/etc/bursar/store.key")),
+            key_file: read_key_file(&store),
             servers,
             services,
             callers,
@@ -193,6 +194,14 @@ fn read_database(section: &Section<'_>) -> PathBuf {
             PathBuf::new()
         }
     }
+}
+
+fn read_key_file(section: &Section<'_>) -> PathBuf {
+    let path = section.file("key_file", Some("/etc/bursar/store.key"));
+    if let Err(error) = Sealer::from_file(&path) {
+        section.problem("key_file", error);
+    }
+    path
 }
 
 fn read_life(section: &Section<'_>) -> Life {

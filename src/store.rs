@@ -15,7 +15,7 @@ use crate::clock::{Moment, Timestamp};
 use crate::model::{
     EndReason, Grant, GrantId, GrantKey, Issued, RoleName, Rotation, Scope, ServiceName, UserName,
 };
-use crate::secret::Secret;
+use crate::secret::{Digest, Secret};
 
 /// Reads rows, refuses impossible ones.
 mod row;
@@ -66,22 +66,32 @@ pub trait Store: Send + Sync {
     /// The answer's tokens in one transaction: new refresh token, version + 1, lease and doubt cleared.
     async fn commit(&self, id: &GrantId, version: i64, answer: &Commit) -> Result<Committed, StoreError>;
 
-    /// An attempt that ended without tokens; gives the lease back. A row of another version is left alone.
-    async fn settle(&self, id: &GrantId, version: i64, outcome: &Settled) -> Result<(), StoreError>;
+    /// An attempt that ended without tokens; gives the lease back. A row of another version is left alone: `false`.
+    async fn settle(&self, id: &GrantId, version: i64, outcome: &Settled) -> Result<bool, StoreError>;
 
-    /// The access token of this version was verified and may be vended after a restart without being verified again.
+    /// The access token of this version was verified `against` what is configured, and may be vended after a restart
+    /// without being verified again, unless that has changed.
     async fn mark_verified(
         &self,
         id: &GrantId,
         role: Option<&RoleName>,
         version: i64,
+        against: Digest,
     ) -> Result<(), StoreError>;
 
     /// Forgets an access token of this version, because it does not verify.
     async fn discard(&self, id: &GrantId, role: Option<&RoleName>, version: i64) -> Result<(), StoreError>;
 
-    /// Puts down a refresh token that is yet to be proven. `false` if this very token was handed in before.
-    async fn add_candidate(&self, id: &GrantId, token: &Secret, now: Timestamp) -> Result<bool, StoreError>;
+    /// The grant that became of a refresh token that was handed in for this service, if any.
+    async fn imported_as(&self, service: &ServiceName, origin: Digest) -> Result<Option<Grant>, StoreError>;
+
+    /// Puts down a refresh token that is yet to be proven. `false` if it is there already.
+    async fn add_candidate(
+        &self,
+        id: &GrantId,
+        candidate: &Candidate,
+        now: Timestamp,
+    ) -> Result<bool, StoreError>;
 
     /// Makes a proven candidate the grant of `user`, in place of what was there. `false` if it is gone.
     async fn promote(&self, candidate: &GrantId, user: &UserName) -> Result<bool, StoreError>;
@@ -105,6 +115,15 @@ pub struct Which {
     pub user: Option<UserName>,
     /// In this state only: `active`, or an end reason's word.
     pub state: Option<String>,
+}
+
+/// A refresh token that was handed in.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The token.
+    pub refresh_token: Secret,
+    /// The issuer and client that it belongs to.
+    pub registration: String,
 }
 
 /// Who wants a row for itself, and for how long.
@@ -196,8 +215,8 @@ pub struct StoredToken {
     pub scope: Scope,
     /// Its life.
     pub issued: Issued,
-    /// Whether it was verified before.
-    pub verified: bool,
+    /// What it was verified against, if it was.
+    pub verified: Option<Digest>,
     /// The grant's version that it came with.
     pub version: i64,
 }

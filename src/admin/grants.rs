@@ -1,5 +1,7 @@
 //! Grants by the admin socket.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
@@ -20,6 +22,7 @@ use crate::secret::Secret;
 use crate::store::{StoreError, Which};
 
 const LARGEST_BODY: usize = 64 * 1024;
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const PAGE: u32 = 100;
 const LARGEST_PAGE: u32 = 1000;
 
@@ -51,7 +54,8 @@ pub(super) async fn import(
     struct Body {
         refresh_token: String,
     }
-    let body = Limited::new(body, LARGEST_BODY).collect().await.map_err(|error| {
+    let body = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, LARGEST_BODY).collect()).await;
+    let body = body.map_err(|_| Problem::invalid_request("the body takes too long"))?.map_err(|error| {
         if error.is::<LengthLimitError>() {
             Problem::too_large()
         } else {
@@ -121,7 +125,7 @@ fn unavailable(error: StoreError) -> Problem {
     tracing::error!(%error, "the store does not work");
     match error {
         StoreError::Unavailable(_) => {
-            Failure::StoreUnavailable { retry_after: std::time::Duration::from_secs(1) }.into()
+            Failure::StoreUnavailable { retry_after: Duration::from_secs(1) }.into()
         }
         StoreError::Inconsistent { .. } | StoreError::Seal(_) => Problem::internal(),
     }

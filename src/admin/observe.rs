@@ -23,6 +23,7 @@ const LIMITS: Limits = Limits {
     head: 16 * 1024,
     headers: 64,
     header_timeout: Duration::from_secs(10),
+    grace: Duration::from_secs(1),
 };
 
 /// What is told about the process.

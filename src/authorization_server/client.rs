@@ -123,18 +123,24 @@ impl Client {
     /// The set in use; fetches a newer one first if there is a reason to.
     async fn keys_for(&self, want: Want) -> Result<Arc<KeySet>, String> {
         let mut why = "not fetched yet".to_owned();
-        if self.keys.should_fetch(want, &self.clock.now()) {
-            let _one_at_a_time = self.fetching_keys.lock().await;
-            let result = self.fetch_keys().await;
-            let word = if result.is_ok() { "ok" } else { "failed" };
-            self.metrics.jwks_fetches.with_label_values(&[self.config.name.as_str(), word]).inc();
-            if let Err(error) = result {
-                tracing::warn!(authorization_server = self.config.name, why = %error, "keys not fetched");
-                why = error;
+        if self.keys.wants_fetch(want, &self.clock.now()) {
+            // Known keys stay usable while somebody fetches; who has nothing to go by waits for that, and looks again.
+            let known = want == Want::Usual && self.keys.current().is_some();
+            let turn = if known {
+                self.fetching_keys.try_lock().ok()
+            } else {
+                Some(self.fetching_keys.lock().await)
+            };
+            if turn.is_some() && self.keys.wants_fetch(want, &self.clock.now()) {
+                let result = self.fetch_keys().await;
+                self.keys.fetched(want, &self.clock.now());
+                let word = if result.is_ok() { "ok" } else { "failed" };
+                self.metrics.jwks_fetches.with_label_values(&[self.config.name.as_str(), word]).inc();
+                if let Err(error) = result {
+                    tracing::warn!(authorization_server = self.config.name, why = %error, "keys not fetched");
+                    why = error;
+                }
             }
-        } else if want == Want::Unknown || self.keys.current().is_none() {
-            // Known keys stay usable while somebody fetches; who has nothing to go by waits for that.
-            let _fetched = self.fetching_keys.lock().await;
         }
         self.keys.current().ok_or(why)
     }
@@ -162,8 +168,9 @@ impl Client {
             .authentication
             .header()
             .ok_or_else(|| SendError::NotSent("the client secret can't be sent in a header".to_owned()))?;
-        let form = Zeroizing::new(Serializer::new(String::new()).extend_pairs(form).finish());
-        let mut request = Request::new(Full::new(Bytes::copy_from_slice(form.as_bytes())));
+        // Wiped when the request is dropped.
+        let form = Zeroizing::new(Serializer::new(String::new()).extend_pairs(form).finish().into_bytes());
+        let mut request = Request::new(Full::new(Bytes::from_owner(form)));
         *request.method_mut() = Method::POST;
         let headers = request.headers_mut();
         headers.insert(AUTHORIZATION, authorization);
@@ -173,7 +180,7 @@ impl Client {
     }
 
     /// Says what support will ask for, and keeps the gauges; never anything of a body but its error's words.
-    fn note(&self, answer: &Answer) {
+    fn note(&self, answer: &Answer, refresh_token: &Secret) {
         let name = self.config.name.as_str();
         let header = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
         if let Some(remaining) = header("x-rate-limit-remaining").and_then(|text| text.parse().ok()) {
@@ -181,8 +188,11 @@ impl Client {
         }
         if answer.status != StatusCode::OK {
             let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-            let text =
-                |member: &str| body.get(member).and_then(serde_json::Value::as_str).unwrap_or_default();
+            let text = |member: &str| {
+                let text = body.get(member).and_then(serde_json::Value::as_str);
+                // Some servers repeat what they were sent.
+                text.filter(|text| text.len() <= 500 && !text.contains(refresh_token.expose()))
+            };
             tracing::warn!(
                 authorization_server = name,
                 status = answer.status.as_u16(),
@@ -200,13 +210,18 @@ impl Client {
 impl AuthorizationServer for Client {
     async fn refresh(&self, refresh_token: &Secret, scope: &Scope, deadline: Duration) -> Exchange {
         let name = self.config.name.as_str();
-        let metadata = match self.metadata().await {
-            Ok(metadata) => metadata,
-            Err(why) => {
+        // All within the deadline, which the leeway was counted with: finding the endpoint comes out of it too.
+        let asked = tokio::time::Instant::now();
+        let metadata = match tokio::time::timeout(deadline / 2, self.metadata()).await {
+            Ok(Ok(metadata)) => metadata,
+            result => {
                 self.metrics.authorization_server_up.with_label_values(&[name]).set(0);
-                return Exchange::NotSent(why);
+                self.metrics.refreshes.with_label_values(&[name, "not_sent"]).inc();
+                let why = result.map(Result::err).ok().flatten();
+                return Exchange::NotSent(why.unwrap_or_else(|| "discovery took too long".to_owned()));
             }
         };
+        let deadline = deadline.saturating_sub(asked.elapsed());
         let scope = scope.to_string();
         let form = [
             ("grant_type", "refresh_token"),
@@ -216,7 +231,7 @@ impl AuthorizationServer for Client {
         let started = self.clock.now();
         let exchange = match self.post(&metadata.token_endpoint, &form, deadline).await {
             Ok(answer) => {
-                self.note(&answer);
+                self.note(&answer, refresh_token);
                 answer::sort(&answer)
             }
             Err(SendError::NotSent(why)) => Exchange::NotSent(why),
@@ -246,7 +261,7 @@ impl AuthorizationServer for Client {
             (StatusCode::OK, Some(true)) => Introspection::Active,
             (StatusCode::OK, Some(false)) => Introspection::Inactive,
             (status, _) => {
-                self.note(&answer);
+                self.note(&answer, refresh_token);
                 Introspection::Failed(format!("introspection answers {status}"))
             }
         }
@@ -274,6 +289,10 @@ impl AuthorizationServer for Client {
         let word = if result.is_ok() { "ok" } else { "invalid" };
         self.metrics.jwt_verifications.with_label_values(&[self.config.name.as_str(), word]).inc();
         result.map_err(Unverified::Invalid)
+    }
+
+    fn registration(&self) -> String {
+        format!("{} at {}", self.authentication.client_id(), self.config.issuer)
     }
 
     async fn reload_client_secret(&self) -> bool {

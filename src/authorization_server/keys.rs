@@ -10,8 +10,10 @@ use hyper::HeaderMap;
 use crate::clock::Moment;
 use crate::jwt::keys::KeySet;
 
-/// Between two fetches, whatever tokens claim: an invented `kid` must not drive traffic.
+/// Between two fetches of a set that is there: because its time is over, or because a token names a key not in it.
 const COOLDOWN: Duration = Duration::from_secs(30);
+/// Between two tries while there are no keys at all.
+const RETRY: Duration = Duration::from_secs(1);
 /// Okta advises to look daily to weekly, whatever its `max-age` of weeks says.
 const LONGEST_TRUST: Duration = Duration::from_hours(24);
 
@@ -24,8 +26,9 @@ pub(super) struct Keys {
 #[derive(Default)]
 struct State {
     set: Option<Arc<KeySet>>,
-    attempted: Option<Moment>,
     fresh_until: Option<Duration>,
+    fetched: Option<Moment>,
+    fetched_for_unknown: Option<Moment>,
 }
 
 /// Why the keys are wanted.
@@ -43,25 +46,27 @@ impl Keys {
         self.lock().set.clone()
     }
 
-    /// Whether to fetch now; counts as an attempt if so.
-    pub(super) fn should_fetch(&self, want: Want, now: &Moment) -> bool {
-        let mut state = self.lock();
-        let wanted = match (&state.set, state.fresh_until) {
-            (Some(_), Some(until)) => want == Want::Unknown || now.boot >= until,
-            _ => true,
-        };
-        let cooling = state.attempted.is_some_and(|at| now.since(&at).is_some_and(|age| age < COOLDOWN));
-        // Without any keys nothing can be vouched for: a failed first fetch is tried again sooner.
-        let cooling = cooling
-            && (state.set.is_some()
-                || state
-                    .attempted
-                    .is_some_and(|at| now.since(&at).is_some_and(|age| age < Duration::from_secs(1))));
-        let fetch = wanted && !cooling;
-        if fetch {
-            state.attempted = Some(*now);
+    /// Whether to fetch now.
+    pub(super) fn wants_fetch(&self, want: Want, now: &Moment) -> bool {
+        let state = self.lock();
+        let within =
+            |at: Option<Moment>, wait| at.is_some_and(|at| now.since(&at).is_some_and(|age| age < wait));
+        match (&state.set, state.fresh_until, want) {
+            // Without any keys nothing can be vouched for: tried again soon.
+            (None, ..) | (_, None, _) => !within(state.fetched, RETRY),
+            // A key may be newer than a set that was fetched a moment ago, but an invented one must not drive traffic.
+            (Some(_), Some(_), Want::Unknown) => !within(state.fetched_for_unknown, COOLDOWN),
+            (Some(_), Some(until), Want::Usual) => now.boot >= until && !within(state.fetched, COOLDOWN),
         }
-        fetch
+    }
+
+    /// A fetch has ended, well or not: counts against the cooldown either way.
+    pub(super) fn fetched(&self, want: Want, now: &Moment) {
+        let mut state = self.lock();
+        state.fetched = Some(*now);
+        if want == Want::Unknown {
+            state.fetched_for_unknown = Some(*now);
+        }
     }
 
     /// Takes a good set into use.
@@ -106,15 +111,25 @@ mod tests {
     #[test]
     fn an_unknown_kid_causes_one_fetch_per_cooldown() {
         let (clock, keys) = (ManualClock::new(Timestamp::from_secs(1_800_000_000)), Keys::default());
-        assert!(keys.should_fetch(Want::Usual, &clock.now()));
+        let fetch = |want| {
+            let wanted = keys.wants_fetch(want, &clock.now());
+            if wanted {
+                keys.fetched(want, &clock.now());
+            }
+            wanted
+        };
+        assert!(fetch(Want::Usual));
+        assert!(!fetch(Want::Usual), "failed, and tried again soon");
+        clock.advance(RETRY);
+        assert!(fetch(Want::Usual));
         keys.replace(KeySet::default(), &max_age("max-age=3600"), &clock.now());
-        assert!(!keys.should_fetch(Want::Usual, &clock.now()));
-        assert!(!keys.should_fetch(Want::Unknown, &clock.now()), "just fetched");
+        assert!(!fetch(Want::Usual));
+        assert!(fetch(Want::Unknown), "rotated right after it was fetched");
+        assert!(!fetch(Want::Unknown), "found or not, it counts");
         clock.advance(COOLDOWN);
-        assert!(keys.should_fetch(Want::Unknown, &clock.now()));
-        assert!(!keys.should_fetch(Want::Unknown, &clock.now()), "failed or not, it counts");
+        assert!(fetch(Want::Unknown));
         clock.advance(Duration::from_hours(1));
-        assert!(keys.should_fetch(Want::Usual, &clock.now()), "its time is over");
+        assert!(fetch(Want::Usual), "its time is over");
         assert!(keys.current().is_some(), "and it stays in use until a better one is there");
     }
 }

@@ -15,6 +15,8 @@ pub struct Grant {
     pub state: GrantState,
     /// What is known of its refresh tokens.
     pub rotation: Rotation,
+    /// The issuer and client that its refresh tokens belong to.
+    pub registration: String,
     /// Counts the refresh tokens that it has had.
     pub version: i64,
     /// When it was imported or connected.

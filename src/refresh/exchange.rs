@@ -5,14 +5,32 @@ use std::time::Duration;
 use crate::authorization_server::{Exchange, Introspection, Misconfiguration, Refusal, Tokens};
 use crate::clock::Moment;
 use crate::jwt;
-use crate::model::{EndReason, Failure, GrantId, Issued, RoleName, Rotation, SameOrNew, Scope, Service};
-use crate::refresh::gate::back_off;
+use crate::model::{
+    EndReason, Failure, GrantId, GrantState, Issued, RoleName, Rotation, SameOrNew, Scope, Service,
+};
+use crate::refresh::gate::{Pass, back_off};
 use crate::refresh::plan::{Plan, most_tries, plan};
 use crate::refresh::{Door, Inner, SHORTLY, store_failure};
 use crate::store::{Attempt, Begun, Commit, Committed, Settled, StoredToken};
 
 /// Between two of them.
 const BETWEEN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
+
+/// Whether an exchange must ask the door.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Leave {
+    /// As everybody does.
+    Asked,
+    /// An administrator wants it now.
+    Granted,
+}
+
+/// What comes next for an attempt.
+enum Step {
+    Present,
+    PresentOnce,
+    BeginAnew,
+}
 
 impl Inner {
     /// The answer's access token, durable and not verified yet. The caller has the grant's turn.
@@ -21,32 +39,30 @@ impl Inner {
         id: &GrantId,
         service: &Service,
         role: Option<&RoleName>,
+        leave: Leave,
     ) -> Result<StoredToken, Failure> {
-        let door = self
-            .doors
-            .get(&service.authorization_server)
-            .ok_or_else(|| Failure::Internal("no such authorization server".to_owned()))?;
+        let door = self.door(service)?;
         let scope = service.scope(role).ok_or_else(|| Failure::Internal("no such role".to_owned()))?;
-        // What is in doubt goes before everything else, shut door or not: its leeway runs out.
-        let grant = self.parts.store.grant(id).await.map_err(|error| store_failure(&error))?;
-        let urgent = grant.is_some_and(|grant| grant.in_doubt_since.is_some());
-        if !urgent {
-            door.gate.admit(&self.parts.clock.now())?;
+        let urgent = self.look_at(id, service, door).await?;
+        if self.parts.tasks.is_stopping() && !urgent {
+            return Err(Failure::ServerUnavailable { retry_after: SHORTLY });
         }
+        self.pace(id, door).await;
         let _place = door.gate.place(urgent).await;
-        let (mut tries, mut secret_reloaded) = (0, false);
+        let _pass = self.pass(door, urgent || leave == Leave::Granted).await?;
+        let (mut tries, mut asked_in_vain, mut secret_reloaded) = (0, false, false);
         loop {
-            tokio::time::sleep(door.pace.wait(&id.key.user, &self.parts.clock.now())).await;
             let begun = self.parts.clock.now();
             let attempt = self.begin(id, service).await?;
             if tries >= most_tries(attempt.rotation, &door.recovery) {
                 self.settle(id, &attempt, Settled::InDoubt).await?;
+                self.pursue(id);
                 return Err(Failure::ServerUnavailable { retry_after: SHORTLY });
             }
-            tries += 1;
-            if !self.may_present(id, service, door, &attempt).await? {
-                // The doubt is gone; taken up again as an attempt of its own.
-                continue;
+            match self.may_present(id, service, door, &attempt, asked_in_vain).await? {
+                Step::Present => {}
+                Step::PresentOnce => asked_in_vain = true,
+                Step::BeginAnew => continue,
             }
             let requested_at = self.parts.clock.now();
             let left = requested_at.since(&begun).and_then(|age| self.parts.lease.duration.checked_sub(age));
@@ -55,24 +71,24 @@ impl Inner {
                 self.settle_unchanged(id, &attempt).await?;
                 continue;
             }
+            tries += 1;
             match door.server.refresh(&attempt.refresh_token, &scope, door.recovery.deadline).await {
                 Exchange::Answered(tokens) => {
                     door.gate.opened();
                     return self.keep(id, role, &scope, &attempt, *tokens, requested_at).await;
                 }
                 Exchange::NotSent(why) => {
-                    self.settle_unchanged(id, &attempt).await?;
                     tracing::warn!(grant = %id.key, %why, "not sent");
-                    let now = self.parts.clock.now();
-                    door.gate.unanswered(&now, self.parts.entropy.below(1000));
+                    door.gate.unanswered(&self.parts.clock.now(), self.parts.entropy.below(1000));
+                    self.settle_unchanged(id, &attempt).await?;
                     return Err(Failure::ServerUnavailable { retry_after: SHORTLY });
                 }
                 Exchange::Refused(Refusal::InvalidGrant) => {
                     return Err(self.ended(id, service, &attempt).await?);
                 }
                 Exchange::Refused(Refusal::RateLimited { retry_after }) => {
-                    self.settle_unchanged(id, &attempt).await?;
                     door.gate.limited(&self.parts.clock.now(), retry_after, self.parts.entropy.below(1000));
+                    self.settle_unchanged(id, &attempt).await?;
                     return Err(Failure::ServerUnavailable { retry_after });
                 }
                 Exchange::Refused(Refusal::Configuration(why)) => {
@@ -92,11 +108,59 @@ impl Inner {
                 }
                 Exchange::InDoubt(why) => {
                     tracing::warn!(grant = %id.key, %why, tries, "in doubt whether the refresh token was used up");
-                    door.gate.doubtful(&self.parts.clock.now(), self.parts.entropy.below(1000));
+                    if tries == 1 {
+                        door.gate.doubtful(&self.parts.clock.now(), self.parts.entropy.below(1000));
+                    }
                     let jitter = 500 + self.parts.entropy.below(500);
                     tokio::time::sleep(back_off(tries, BETWEEN, jitter)).await;
+                    self.pace(id, door).await;
                 }
             }
+        }
+    }
+
+    /// Whether the row's exchange is in doubt, which can't wait.
+    ///
+    /// # Errors
+    /// If there is nothing to exchange, or it belongs to another server or client, which must never see it.
+    async fn look_at(&self, id: &GrantId, service: &Service, door: &Door) -> Result<bool, Failure> {
+        let grant = self.parts.store.grant(id).await.map_err(|error| store_failure(&error))?;
+        let Some(grant) = grant else {
+            return Err(Failure::LoginRequired { reason: EndReason::NeverConnected, since: None });
+        };
+        if let GrantState::Ended { reason, since } = grant.state {
+            self.drop_cached(id, service);
+            return Err(Failure::LoginRequired { reason, since: Some(since) });
+        }
+        if grant.registration != door.server.registration() {
+            tracing::error!(
+                grant = %id.key, belongs_to = grant.registration, configured = door.server.registration(),
+                "the grant belongs to another authorization server or client than is configured"
+            );
+            let hint = "this grant was given to another client, or by another authorization server, than the service is \
+                        configured with now: put the configuration right, or let the user connect again";
+            return Err(Failure::Refused { error: "wrong_authorization_server".to_owned(), hint });
+        }
+        Ok(grant.in_doubt_since.is_some())
+    }
+
+    /// Leave to ask the server. A client that it refuses may have a new secret by now.
+    async fn pass<'a>(&self, door: &'a Door, granted: bool) -> Result<Pass<'a>, Failure> {
+        match door.gate.admit(&self.parts.clock.now()) {
+            Err(_shut) if granted => Ok(door.gate.pass()),
+            Err(Failure::Refused { error, .. })
+                if error == "invalid_client" && door.server.reload_client_secret().await =>
+            {
+                Ok(door.gate.pass())
+            }
+            result => result,
+        }
+    }
+
+    /// Okta's limit for one user. It is not known whose a candidate is, and each is presented once.
+    async fn pace(&self, id: &GrantId, door: &Door) {
+        if id.candidate.is_none() {
+            tokio::time::sleep(door.pace.wait(&id.key.user, &self.parts.clock.now())).await;
         }
     }
 
@@ -125,42 +189,48 @@ impl Inner {
         }
     }
 
-    /// Whether the refresh token may be presented now. `false` means: yes, but begin anew, for the doubt is over.
+    /// Whether the refresh token may be presented now. With `asked_in_vain`, it was presented without an answer to that
+    /// question already.
     async fn may_present(
         &self,
         id: &GrantId,
         service: &Service,
         door: &Door,
         attempt: &Attempt,
-    ) -> Result<bool, Failure> {
-        let now = self.parts.clock.now();
+        asked_in_vain: bool,
+    ) -> Result<Step, Failure> {
         let doubt = attempt.in_doubt.then_some(&attempt.since);
-        match plan(attempt.rotation, doubt, &now, &door.recovery) {
-            Plan::Present => Ok(true),
+        match plan(attempt.rotation, doubt, &self.parts.clock.now(), &door.recovery) {
+            Plan::Present => return Ok(Step::Present),
             Plan::Wait(wait) => {
-                self.settle(id, attempt, Settled::InDoubt).await?;
-                Err(Failure::ServerUnavailable { retry_after: wait })
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => return Ok(Step::BeginAnew),
+                    () = self.parts.tasks.stopping() => {}
+                }
             }
             Plan::AskFirst => match door.server.introspect(&attempt.refresh_token).await {
                 Introspection::Active => {
                     tracing::info!(grant = %id.key, "the server says that the refresh token was not used up");
                     self.settle(id, attempt, Settled::Unchanged { in_doubt_since: None }).await?;
-                    Ok(false)
+                    return Ok(Step::BeginAnew);
                 }
-                Introspection::Inactive => Err(self.end(id, service, attempt, EndReason::Lost).await?),
-                Introspection::NotOffered => {
+                Introspection::Inactive => {
+                    return Err(self.end(id, service, attempt, EndReason::Lost).await?);
+                }
+                Introspection::NotOffered if !asked_in_vain => {
                     // Not to try would lose the grant for certain (design 1.3).
                     tracing::warn!(grant = %id.key, "the server can't say whether the refresh token was used up; presenting it once more");
-                    Ok(true)
+                    return Ok(Step::PresentOnce);
                 }
+                Introspection::NotOffered => {}
                 Introspection::Failed(why) => {
                     tracing::warn!(grant = %id.key, %why, "the server does not say whether the refresh token was used up");
-                    self.settle(id, attempt, Settled::InDoubt).await?;
-                    door.gate.unanswered(&now, self.parts.entropy.below(1000));
-                    Err(Failure::ServerUnavailable { retry_after: SHORTLY })
                 }
             },
         }
+        self.settle(id, attempt, Settled::InDoubt).await?;
+        self.pursue(id);
+        Err(Failure::ServerUnavailable { retry_after: SHORTLY })
     }
 
     /// Durable before anything else: neither verified nor looked at closer until it is on disk.
@@ -213,7 +283,7 @@ impl Inner {
             token: answer.access_token,
             scope: answer.scope,
             issued: answer.issued,
-            verified: false,
+            verified: None,
             version,
         })
     }
@@ -241,8 +311,11 @@ impl Inner {
         reason: EndReason,
     ) -> Result<Failure, Failure> {
         let since = self.parts.clock.now().wall;
+        if !self.settle(id, attempt, Settled::Ended(reason, since)).await? {
+            // Somebody else's success: what was refused is no longer the newest token.
+            return Ok(Failure::ServerUnavailable { retry_after: SHORTLY });
+        }
         tracing::warn!(grant = %id.key, %reason, "the grant has ended; its user must connect again");
-        self.settle(id, attempt, Settled::Ended(reason, since)).await?;
         self.drop_cached(id, service);
         self.count_grants();
         Ok(Failure::LoginRequired { reason, since: Some(since) })
@@ -261,10 +334,10 @@ impl Inner {
 
     async fn settle_unchanged(&self, id: &GrantId, attempt: &Attempt) -> Result<(), Failure> {
         let in_doubt_since = attempt.in_doubt.then_some(attempt.since);
-        self.settle(id, attempt, Settled::Unchanged { in_doubt_since }).await
+        self.settle(id, attempt, Settled::Unchanged { in_doubt_since }).await.map(drop)
     }
 
-    async fn settle(&self, id: &GrantId, attempt: &Attempt, outcome: Settled) -> Result<(), Failure> {
+    async fn settle(&self, id: &GrantId, attempt: &Attempt, outcome: Settled) -> Result<bool, Failure> {
         self.parts.store.settle(id, attempt.version, &outcome).await.map_err(|error| store_failure(&error))
     }
 

@@ -35,6 +35,27 @@ struct State {
     shut: Option<(Duration, Failure)>,
     /// Bad outcomes in a row.
     streak: u32,
+    /// The probe under way, and how many there have been.
+    probe: Option<u64>,
+    probes: u64,
+}
+
+/// Leave to make one exchange. A probe that ends without telling its outcome lets the next one through.
+pub(super) struct Pass<'a> {
+    gate: &'a Gate,
+    probe: Option<u64>,
+}
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        let mut state = self.gate.lock();
+        if self.probe.is_some() && state.probe == self.probe {
+            state.probe = None;
+            if let Some((until, _)) = &mut state.shut {
+                *until = Duration::ZERO;
+            }
+        }
+    }
 }
 
 impl Default for Gate {
@@ -47,19 +68,26 @@ impl Default for Gate {
 
 impl Gate {
     /// May a request be made now? Refused at once while the door is shut.
-    pub(super) fn admit(&self, now: &Moment) -> Result<(), Failure> {
+    pub(super) fn admit(&self, now: &Moment) -> Result<Pass<'_>, Failure> {
         let mut state = self.lock();
         match &mut state.shut {
-            None => Ok(()),
+            None => Ok(Pass { gate: self, probe: None }),
             Some((until, failure)) if now.boot < *until => {
                 Err(failure.clone().with_wait(until.saturating_sub(now.boot)))
             }
             Some((until, _)) => {
                 // This one probes; the others wait for its outcome, or for it to take too long.
                 *until = now.boot + PROBE;
-                Ok(())
+                state.probes += 1;
+                state.probe = Some(state.probes);
+                Ok(Pass { gate: self, probe: state.probe })
             }
         }
+    }
+
+    /// Leave whatever the door says: for what can't wait, and for administrators.
+    pub(super) fn pass(&self) -> Pass<'_> {
+        Pass { gate: self, probe: None }
     }
 
     /// Waits for one of the places at this server.
@@ -99,7 +127,9 @@ impl Gate {
     /// Its rate limit is used up for `wait`; the jitter keeps everybody from coming back in the same instant.
     pub(super) fn limited(&self, now: &Moment, wait: Duration, jitter: u64) {
         let until = now.boot + wait + Duration::from_millis(jitter);
-        self.lock().shut = Some((until, Failure::ServerUnavailable { retry_after: wait }));
+        let mut state = self.lock();
+        state.probe = None;
+        state.shut = Some((until, Failure::ServerUnavailable { retry_after: wait }));
     }
 
     fn shut(
@@ -112,6 +142,7 @@ impl Gate {
         let mut state = self.lock();
         let wait = back_off(state.streak, bounds, jitter);
         state.streak = state.streak.saturating_add(1);
+        state.probe = None;
         state.shut = Some((now.boot + wait, failure(wait)));
     }
 
@@ -136,12 +167,13 @@ mod tests {
         let (clock, gate) = (ManualClock::new(Timestamp::from_secs(1_800_000_000)), Gate::default());
         assert!(gate.admit(&clock.now()).is_ok());
         gate.unanswered(&clock.now(), 1000);
-        let refused = gate.admit(&clock.now()).unwrap_err();
-        assert_eq!(refused, Failure::ServerUnavailable { retry_after: Duration::from_millis(500) });
+        let refused = gate.admit(&clock.now()).err();
+        assert_eq!(refused, Some(Failure::ServerUnavailable { retry_after: Duration::from_millis(500) }));
         clock.advance(Duration::from_millis(500));
-        assert!(gate.admit(&clock.now()).is_ok(), "the probe");
-        assert!(gate.admit(&clock.now()).is_err(), "one at a time");
+        let probe = gate.admit(&clock.now());
+        assert!(probe.is_ok() && gate.admit(&clock.now()).is_err(), "one at a time");
         gate.opened();
+        drop(probe);
         assert!(gate.admit(&clock.now()).is_ok());
     }
 
@@ -150,9 +182,11 @@ mod tests {
         let (clock, gate) = (ManualClock::new(Timestamp::from_secs(1_800_000_000)), Gate::default());
         gate.unanswered(&clock.now(), 1000);
         clock.advance(Duration::from_secs(1));
-        assert!(gate.admit(&clock.now()).is_ok());
+        let hangs = gate.admit(&clock.now());
+        assert!(hangs.is_ok() && gate.admit(&clock.now()).is_err());
         clock.advance(PROBE);
-        assert!(gate.admit(&clock.now()).is_ok());
+        drop(gate.admit(&clock.now()).unwrap_or_else(|failure| panic!("{failure:?}")));
+        assert!(gate.admit(&clock.now()).is_ok(), "one that ended without an outcome makes room at once");
     }
 
     #[test]
@@ -167,10 +201,8 @@ mod tests {
         let (clock, gate) = (ManualClock::new(Timestamp::from_secs(1_800_000_000)), Gate::default());
         gate.limited(&clock.now(), Duration::from_secs(37), 0);
         clock.advance(Duration::from_secs(36));
-        assert_eq!(
-            gate.admit(&clock.now()).unwrap_err(),
-            Failure::ServerUnavailable { retry_after: Duration::from_secs(1) }
-        );
+        let refused = gate.admit(&clock.now()).err();
+        assert_eq!(refused, Some(Failure::ServerUnavailable { retry_after: Duration::from_secs(1) }));
         clock.advance(Duration::from_secs(1));
         assert!(gate.admit(&clock.now()).is_ok());
     }

@@ -6,10 +6,11 @@
 use std::sync::Arc;
 
 use crate::authorization_server::Unverified;
-use crate::model::{EndReason, Failure, Grant, GrantId, GrantKey, Service, TokenKey};
+use crate::model::{EndReason, Failure, Grant, GrantId, GrantKey, GrantState, Rotation, Service, TokenKey};
+use crate::refresh::exchange::Leave;
 use crate::refresh::{Engine, Inner, SHORTLY, store_failure};
 use crate::secret::Secret;
-use crate::store::StoredToken;
+use crate::store::{Candidate, StoredToken};
 
 impl Engine {
     /// Proves `refresh_token` by one exchange for the service's default scopes and makes it the grant of `key`. The work
@@ -35,9 +36,13 @@ impl Inner {
         if self.unsaved.holds(&candidate) || self.unsaved.holds(&current) {
             return Err(Failure::StoreUnavailable { retry_after: SHORTLY });
         }
-        let now = self.parts.clock.now().wall;
-        let store = &self.parts.store;
-        store.add_candidate(&candidate, refresh_token, now).await.map_err(|error| store_failure(&error))?;
+        if let Some(grant) = self.known(key, refresh_token).await? {
+            return Ok(grant);
+        }
+        let (now, store) = (self.parts.clock.now().wall, &self.parts.store);
+        let registration = self.door(&service)?.server.registration();
+        let handed_in = Candidate { refresh_token: refresh_token.clone(), registration };
+        store.add_candidate(&candidate, &handed_in, now).await.map_err(|error| store_failure(&error))?;
         let stored = self.proof(&candidate, &service).await?;
         let token_key = TokenKey { grant: key.clone(), role: None };
         match self.verify(&service, &token_key, Some(&key.user), &stored).await {
@@ -63,6 +68,19 @@ impl Inner {
         grant.ok_or_else(|| Failure::Internal("a grant is gone right after its import".to_owned()))
     }
 
+    /// The grant that became of this very token when it was handed in before. It was used up then, and presented again it
+    /// would end that grant; only a persistent one may be, to revive its own.
+    async fn known(&self, key: &GrantKey, refresh_token: &Secret) -> Result<Option<Grant>, Failure> {
+        let found = self.parts.store.imported_as(&key.service, refresh_token.digest()).await;
+        let Some(grant) = found.map_err(|error| store_failure(&error))? else { return Ok(None) };
+        match grant.state {
+            _ if grant.key.user != key.user => Err(Failure::UserMismatch { user: grant.key.user }),
+            GrantState::Active => Ok(Some(grant)),
+            GrantState::Ended { .. } if grant.rotation == Rotation::Persistent => Ok(None),
+            GrantState::Ended { reason, since } => Err(Failure::LoginRequired { reason, since: Some(since) }),
+        }
+    }
+
     /// The token that tells whose the candidate is: from its first exchange if that took place already.
     async fn proof(&self, candidate: &GrantId, service: &Service) -> Result<StoredToken, Failure> {
         let store = &self.parts.store;
@@ -72,7 +90,7 @@ impl Inner {
         {
             return Ok(stored);
         }
-        let result = self.exchange(candidate, service, None).await;
+        let result = self.exchange(candidate, service, None, Leave::Granted).await;
         if let Err(Failure::LoginRequired { reason, .. }) = &result
             && *reason != EndReason::NeverConnected
         {

@@ -44,7 +44,10 @@ pub fn plan(rotation: Rotation, since: Option<&Moment>, now: &Moment, recovery: 
     let last_arrival = recovery.leeway + recovery.deadline;
     match now.since(since) {
         Some(age) if age + recovery.deadline <= recovery.leeway => Plan::Present,
-        // A server without leeway says `inactive` as soon as the token is used up.
+        // A server without leeway says `inactive` as soon as the token is used up, but the request may still be on its way.
+        Some(age) if recovery.leeway.is_zero() && age < recovery.deadline => {
+            Plan::Wait(recovery.deadline.saturating_sub(age))
+        }
         _ if recovery.leeway.is_zero() => Plan::AskFirst,
         // It may have rotated as late as the deadline, and calls the old token active until its leeway is over.
         Some(age) if age <= last_arrival => {
@@ -89,8 +92,12 @@ mod tests {
 
     #[test]
     fn a_server_without_leeway_is_always_asked_first() {
-        assert_eq!(after(0, Rotation::Rotating, &STRICT), Plan::AskFirst);
-        assert_eq!(after(3, Rotation::Unknown, &STRICT), Plan::AskFirst);
+        assert_eq!(
+            after(3, Rotation::Unknown, &STRICT),
+            Plan::Wait(Duration::from_secs(2)),
+            "it may still arrive"
+        );
+        assert_eq!(after(5, Rotation::Rotating, &STRICT), Plan::AskFirst);
     }
 
     #[test]

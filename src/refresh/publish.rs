@@ -9,6 +9,7 @@ use crate::cache::CachedToken;
 use crate::jwt::{Verified, VerifyError};
 use crate::model::{Failure, GrantId, Service, TokenKey, UserName};
 use crate::refresh::{Inner, SHORTLY, store_failure};
+use crate::secret::Digest;
 use crate::store::StoredToken;
 
 impl Inner {
@@ -64,9 +65,12 @@ impl Inner {
                 return Err(self.held_off(key, Failure::TokenInvalid { hint: error.to_string() }));
             }
         };
-        if !stored.verified {
+        let against = self.expectation(service, key);
+        if stored.verified != Some(against) {
             // Should this fail, the token is verified again after a restart: no harm done.
-            if let Err(error) = self.parts.store.mark_verified(&id, key.role.as_ref(), stored.version).await {
+            let marked =
+                self.parts.store.mark_verified(&id, key.role.as_ref(), stored.version, against).await;
+            if let Err(error) = marked {
                 tracing::warn!(grant = %key.grant, %error, "not marked as verified");
             }
         }
@@ -88,18 +92,27 @@ impl Inner {
         user: Option<&UserName>,
         stored: &StoredToken,
     ) -> Result<Verified, Unverified> {
-        if stored.verified {
+        // Verified against the same configuration: what has changed since must be looked at again.
+        if stored.verified == Some(self.expectation(service, key)) {
             return Ok(Verified::remembered(stored.token.clone()));
         }
         if service.opaque {
             return Ok(Verified::opaque(stored.token.clone()));
         }
-        let no_door = || Unverified::NoKeys("no such authorization server".to_owned());
         let scope = service.scope(key.role.as_ref()).unwrap_or_default();
         let expected =
             Expected { audience: &service.audience, user_claim: &service.user_claim, user, scope: &scope };
-        let door = self.doors.get(&service.authorization_server).ok_or_else(no_door)?;
+        let door = self.door(service).map_err(|failure| Unverified::NoKeys(format!("{failure:?}")))?;
         door.server.verify(&stored.token, &expected, self.parts.clock.now().wall).await
+    }
+
+    /// Names all that a token is verified against.
+    fn expectation(&self, service: &Service, key: &TokenKey) -> Digest {
+        let registration = self.door(service).map(|door| door.server.registration()).unwrap_or_default();
+        let scope = service.scope(key.role.as_ref()).unwrap_or_default().to_string();
+        let user = key.grant.user.as_str();
+        let parts = [&registration, &service.audience, &service.user_claim, user, &scope];
+        Digest::of(format!("{} {parts:?}", service.opaque).as_bytes())
     }
 
     async fn forget(&self, id: &GrantId, key: &TokenKey, version: i64) {

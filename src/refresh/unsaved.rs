@@ -3,7 +3,7 @@
 //! Design 1.6: while an answer is here, its grant gets no further refresh and nothing new is vended from it, and
 //! readiness says so.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,10 +18,13 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// How often a stopping process tries to write before it spills.
 const LAST_TRIES: u32 = 3;
 
+/// Each grant's answer, and the version that it is to replace.
+type Held = HashMap<GrantId, (i64, Arc<Commit>)>;
+
 /// The answers that are not on disk.
 #[derive(Clone)]
 pub(super) struct Unsaved {
-    held: Arc<Mutex<HashSet<GrantId>>>,
+    held: Arc<Mutex<Held>>,
     store: Arc<dyn Store>,
     entropy: Arc<dyn Entropy>,
     ready: Ready,
@@ -35,18 +38,33 @@ impl Unsaved {
 
     /// Whether this grant waits for its answer to be written.
     pub(super) fn holds(&self, id: &GrantId) -> bool {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).contains_key(id)
     }
 
     /// Takes an answer into care.
     pub(super) fn keep(&self, id: GrantId, version: i64, answer: Commit) {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
+        let answer = Arc::new(answer);
+        let held = (version, Arc::clone(&answer));
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), held);
         let (this, latch) = (self.clone(), self.ready.hold("store"));
         self.tasks.spawn(async move {
             this.save(&id, version, &answer).await;
             this.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
             drop(latch);
         });
+    }
+
+    /// Puts all of them beside the store at once.
+    pub(super) async fn spill(&self) {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (id, (version, answer)) in held {
+            match self.store.spill(&id, version, &answer).await {
+                Ok(()) => tracing::warn!(grant = %id.key, "the answer was put into a file beside the store"),
+                Err(error) => {
+                    tracing::error!(grant = %id.key, %error, "can't be put beside the store either");
+                }
+            }
+        }
     }
 
     async fn save(&self, id: &GrantId, version: i64, answer: &Commit) {

@@ -12,6 +12,9 @@ use toml::de::{DeTable, DeValue};
 
 use crate::settings::Problem;
 
+/// No time in a configuration is meant to be longer.
+const LONGEST: Duration = Duration::from_hours(24 * 366);
+
 /// The problems found so far, and the text that they are in.
 pub(super) struct Problems<'t> {
     text: &'t str,
@@ -188,8 +191,11 @@ impl<'a> Section<'a> {
     /// A time, such as "30s".
     pub(super) fn duration(&self, key: &str, default: Duration) -> Duration {
         self.text(key).map_or(default, |text| {
-            humantime::parse_duration(&text).unwrap_or_else(|_| {
-                self.problem(key, "must be a time in quotes, such as \"30s\", \"5m\" or \"1h\"");
+            humantime::parse_duration(&text).ok().filter(|time| *time <= LONGEST).unwrap_or_else(|| {
+                self.problem(
+                    key,
+                    "must be a time in quotes, such as \"30s\", \"5m\" or \"1h\", and at most a year",
+                );
                 default
             })
         })
@@ -207,6 +213,15 @@ impl<'a> Section<'a> {
     /// A path.
     pub(super) fn path(&self, key: &str, default: Option<&str>) -> PathBuf {
         self.text(key).or_else(|| default.map(str::to_owned)).map(PathBuf::from).unwrap_or_default()
+    }
+
+    /// A file: a bare name is a systemd credential, if there is one of that name.
+    pub(super) fn file(&self, key: &str, default: Option<&str>) -> PathBuf {
+        let path = self.path(key, default);
+        #[expect(clippy::disallowed_methods, reason = "systemd says this way where it has put credentials")]
+        let directory = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|_| path.components().count() == 1);
+        let credential = directory.map(|directory| PathBuf::from(directory).join(&path));
+        credential.filter(|credential| credential.exists()).unwrap_or(path)
     }
 
     /// An address and port.

@@ -1,7 +1,7 @@
 //! `[authorization_servers.*]`
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use url::Url;
@@ -94,8 +94,8 @@ fn client_secret(section: &Section<'_>) -> (Secret, Option<PathBuf>) {
             section.problem("client_secret_env", "either this or client_secret_file, not both");
             (nothing, None)
         }
-        (Some(file), None) => {
-            let path = credential(&file);
+        (Some(_), None) => {
+            let path = section.file("client_secret_file", None);
             match read_secret_file(&path) {
                 Ok(secret) => (secret, Some(path)),
                 Err(error) => {
@@ -120,12 +120,4 @@ fn client_secret(section: &Section<'_>) -> (Secret, Option<PathBuf>) {
             (nothing, None)
         }
     }
-}
-
-/// A bare name is a systemd credential, if there is one of that name.
-fn credential(file: &str) -> PathBuf {
-    #[expect(clippy::disallowed_methods, reason = "systemd says this way where it has put credentials")]
-    let directory = std::env::var("CREDENTIALS_DIRECTORY").ok().filter(|_| !file.contains('/'));
-    let credential = directory.map(|directory| Path::new(&directory).join(file)).filter(|path| path.exists());
-    credential.unwrap_or_else(|| PathBuf::from(file))
 }

@@ -28,14 +28,8 @@ fn service(name: &str, section: &Section<'_>, servers: &BTreeMap<String, Server>
         );
     }
     let audience = section.required_text("audience");
-    let scopes = section.texts("scopes");
-    if scopes.as_ref().is_none_or(Vec::is_empty) && (scopes.is_some() || !section.has("scopes")) {
-        section.missing(
-            "scopes",
-            "is missing: what to ask for when no role is named, such as [\"session:role:PUBLIC\"]",
-        );
-    }
-    let scopes = scope(section, "scopes", scopes.unwrap_or_default().iter().map(String::as_str));
+    let scopes = section.texts("scopes").unwrap_or_default();
+    let scopes = scope(section, "scopes", scopes.iter().map(String::as_str));
     let roles = roles(section);
     let user_claim = section.text("user_claim").unwrap_or_else(|| "sub".to_owned());
     let opaque = section.choice("access_token", &["jwt", "opaque"]) == Some("opaque");

@@ -4,6 +4,7 @@ use crate::model::{RoleName, Scope};
 const WHOLE: &str = r#"
 [store]
 url = "sqlite:///var/lib/bursar/bursar.db"
+key_file = "KEY_FILE"
 
 [authorization_servers.production]
 okta_domain = "company.okta.com"
@@ -25,8 +26,16 @@ users = ["*@example.com"]
 run_pass = "none"
 "#;
 
+/// With a key that is there.
+fn parse(text: &str) -> Result<Settings, Vec<Problem>> {
+    let directory = tempfile::tempdir().unwrap();
+    let key = directory.path().join("key");
+    std::fs::write(&key, crate::store::seal::generate_key(&crate::entropy::SystemEntropy).expose()).unwrap();
+    Settings::parse(&text.replace("KEY_FILE", key.to_str().unwrap()))
+}
+
 fn problems(text: &str) -> Vec<String> {
-    match Settings::parse(text) {
+    match parse(text) {
         Ok(_) => Vec::new(),
         Err(problems) => problems.iter().map(ToString::to_string).collect(),
     }
@@ -42,7 +51,7 @@ fn problem(from: &str, to: &str) -> String {
 
 #[test]
 fn four_values_are_all_that_okta_needs() {
-    let settings = Settings::parse(WHOLE).unwrap();
+    let settings = parse(WHOLE).unwrap();
     let server = &settings.servers["production"];
     assert_eq!(server.issuer, "https://company.okta.com/oauth2/aus1");
     assert_eq!((server.leeway, server.request_timeout), (Duration::from_secs(30), Duration::from_secs(5)));
@@ -107,6 +116,12 @@ fn each_mistake_gets_a_sentence_of_its_own() {
             "authorization_server = \"prod\"",
             "there is no [authorization_servers.prod]",
         ),
+        ("KEY_FILE", "/no/such/key", "bursar key generate"),
+        (
+            "client_id = \"0oa1\"",
+            "client_id = \"0oa1\"\nrequest_timeout = \"400000000000y\"",
+            "at most a year",
+        ),
         ("kind = \"snowflake\"", "kind = \"snow\"", "one of"),
         ("kind = \"snowflake\"", "role_scope = \"session:role:X\"", "{role}"),
         ("\"PUBLIC\", \"ANALYST\"", "\"PUBLIC\", \"ANALYST\", \"a b\"", "one word"),
@@ -136,5 +151,5 @@ fn what_is_not_toml_is_said_with_its_line() {
 #[test]
 fn a_name_that_can_not_be_looked_up_leaves_no_rule_for_everybody() {
     let text = WHOLE.replace("user = \"root\"", "user = \"no-such-user\"");
-    assert!(Settings::parse(&text).is_err());
+    assert!(parse(&text).is_err());
 }

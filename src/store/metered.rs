@@ -8,8 +8,10 @@ use async_trait::async_trait;
 use crate::clock::{Clock, Moment, Timestamp};
 use crate::metrics::Metrics;
 use crate::model::{Grant, GrantId, GrantKey, RoleName, ServiceName, UserName};
-use crate::secret::Secret;
-use crate::store::{Begun, Commit, Committed, Lease, Settled, Store, StoreError, StoredToken, Which};
+use crate::secret::Digest;
+use crate::store::{
+    Begun, Candidate, Commit, Committed, Lease, Settled, Store, StoreError, StoredToken, Which,
+};
 
 /// A store that is measured.
 pub struct MeteredStore<S> {
@@ -76,7 +78,7 @@ impl<S: Store> Store for MeteredStore<S> {
     async fn commit(&self, id: &GrantId, version: i64, answer: &Commit) -> Result<Committed, StoreError> {
         self.measured("commit", self.inner.commit(id, version, answer)).await
     }
-    async fn settle(&self, id: &GrantId, version: i64, outcome: &Settled) -> Result<(), StoreError> {
+    async fn settle(&self, id: &GrantId, version: i64, outcome: &Settled) -> Result<bool, StoreError> {
         self.measured("settle", self.inner.settle(id, version, outcome)).await
     }
     async fn mark_verified(
@@ -84,14 +86,23 @@ impl<S: Store> Store for MeteredStore<S> {
         id: &GrantId,
         role: Option<&RoleName>,
         version: i64,
+        against: Digest,
     ) -> Result<(), StoreError> {
-        self.measured("mark_verified", self.inner.mark_verified(id, role, version)).await
+        self.measured("mark_verified", self.inner.mark_verified(id, role, version, against)).await
     }
     async fn discard(&self, id: &GrantId, role: Option<&RoleName>, version: i64) -> Result<(), StoreError> {
         self.measured("discard", self.inner.discard(id, role, version)).await
     }
-    async fn add_candidate(&self, id: &GrantId, token: &Secret, now: Timestamp) -> Result<bool, StoreError> {
-        self.measured("add_candidate", self.inner.add_candidate(id, token, now)).await
+    async fn imported_as(&self, service: &ServiceName, origin: Digest) -> Result<Option<Grant>, StoreError> {
+        self.measured("imported_as", self.inner.imported_as(service, origin)).await
+    }
+    async fn add_candidate(
+        &self,
+        id: &GrantId,
+        candidate: &Candidate,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.measured("add_candidate", self.inner.add_candidate(id, candidate, now)).await
     }
     async fn promote(&self, candidate: &GrantId, user: &UserName) -> Result<bool, StoreError> {
         self.measured("promote", self.inner.promote(candidate, user)).await

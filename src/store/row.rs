@@ -47,11 +47,15 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn id(&self) -> Result<GrantId, StoreError> {
-        let candidate = match self.get::<&str>("candidate")? {
-            "" => None,
-            text => Some(Digest::parse(text).ok_or_else(|| self.inconsistent("candidate"))?),
-        };
-        Ok(GrantId { key: self.key()?, candidate })
+        Ok(GrantId { key: self.key()?, candidate: self.digest("candidate")? })
+    }
+
+    /// A digest, or nothing.
+    pub(super) fn digest(&self, column: &'static str) -> Result<Option<Digest>, StoreError> {
+        match self.get::<&str>(column)? {
+            "" => Ok(None),
+            text => Digest::parse(text).map(Some).ok_or_else(|| self.inconsistent(column)),
+        }
     }
 
     pub(super) fn rotation(&self) -> Result<Rotation, StoreError> {
@@ -102,6 +106,7 @@ impl<'a> Reader<'a> {
             key: self.key()?,
             state: self.state()?,
             rotation: self.rotation()?,
+            registration: self.get("registration")?,
             version: self.get("version")?,
             created_at: Timestamp::from_millis(self.get("created_at")?),
             refreshed_at: self.get::<Option<i64>>("refreshed_at")?.map(Timestamp::from_millis),

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{BootId, Moment, Timestamp};
 use crate::model::{GrantId, GrantKey, Issued, RoleName, Scope, ServiceName, UserName};
-use crate::secret::{Digest, Secret};
+use crate::secret::Digest;
 use crate::store::row::millis;
 use crate::store::seal::{Purpose, Sealer};
 use crate::store::sqlite::beside;
@@ -76,7 +76,7 @@ pub(super) fn write(
         now: answer.now.millis(),
     };
     let directory = directory(database);
-    let named = Secret::new(format!("{id:?}")).digest();
+    let named = Digest::of(format!("{id:?}").as_bytes());
     let path = directory.join(format!("{named}.json"));
     std::fs::DirBuilder::new()
         .recursive(true)

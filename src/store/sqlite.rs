@@ -14,11 +14,13 @@ use sqlx::sqlite::{
 
 use crate::clock::{Moment, Timestamp};
 use crate::model::{Grant, GrantId, GrantKey, RoleName, Scope, ServiceName, UserName};
-use crate::secret::Secret;
+use crate::secret::{Digest, Secret};
 use crate::store::row::Reader;
 use crate::store::seal::{Purpose, Sealer};
 use crate::store::spill::{self, Spilled};
-use crate::store::{Begun, Commit, Committed, Lease, Settled, Store, StoreError, StoredToken, Which};
+use crate::store::{
+    Begun, Candidate, Commit, Committed, Lease, Settled, Store, StoreError, StoredToken, Which,
+};
 
 mod attempts;
 mod candidates;
@@ -210,7 +212,7 @@ impl Store for SqliteStore {
             token: self.sealer.open(Purpose::AccessToken(id, role), row.get("access_token")?)?,
             scope: Scope::from_wire(row.get("scope")?),
             issued: row.issued()?,
-            verified: row.get("verified")?,
+            verified: row.digest("verified")?,
             version: row.get("version")?,
         }))
     }
@@ -223,7 +225,7 @@ impl Store for SqliteStore {
         self.commit_answer(id, version, answer).await
     }
 
-    async fn settle(&self, id: &GrantId, version: i64, outcome: &Settled) -> Result<(), StoreError> {
+    async fn settle(&self, id: &GrantId, version: i64, outcome: &Settled) -> Result<bool, StoreError> {
         self.settle_attempt(id, version, outcome).await
     }
 
@@ -232,12 +234,14 @@ impl Store for SqliteStore {
         id: &GrantId,
         role: Option<&RoleName>,
         version: i64,
+        against: Digest,
     ) -> Result<(), StoreError> {
         of_row(
             sqlx::query(
-                "UPDATE access_tokens SET verified = 1
+                "UPDATE access_tokens SET verified = ?
                  WHERE service = ? AND user = ? AND candidate = ? AND role = ? AND version = ?",
-            ),
+            )
+            .bind(against.to_string()),
             id,
         )
         .bind(role_column(role))
@@ -262,8 +266,23 @@ impl Store for SqliteStore {
         Ok(())
     }
 
-    async fn add_candidate(&self, id: &GrantId, token: &Secret, now: Timestamp) -> Result<bool, StoreError> {
-        self.put_candidate(id, token, now).await
+    async fn imported_as(&self, service: &ServiceName, origin: Digest) -> Result<Option<Grant>, StoreError> {
+        sqlx::query("SELECT * FROM grants WHERE service = ? AND origin = ? AND candidate = ''")
+            .bind(service.as_str())
+            .bind(origin.to_string())
+            .fetch_optional(&self.pool)
+            .await?
+            .map(|row| Reader::new("grants", &row).grant())
+            .transpose()
+    }
+
+    async fn add_candidate(
+        &self,
+        id: &GrantId,
+        candidate: &Candidate,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.put_candidate(id, candidate, now).await
     }
 
     async fn promote(&self, candidate: &GrantId, user: &UserName) -> Result<bool, StoreError> {

@@ -54,7 +54,7 @@ const MAY_NAME: [(&str, &[&str]); 25] = [
         ],
     ),
     // The process.
-    ("settings", &["authorization_server", "caller", "model", "policy", "secret", "socket"]),
+    ("settings", &["authorization_server", "caller", "model", "policy", "secret", "socket", "store"]),
     ("logging", &["settings"]),
     ("lifecycle", &["app"]),
     (

@@ -17,9 +17,13 @@ fn the_readmes_configuration_is_one() {
     let directory = tempfile::tempdir().unwrap();
     let secret = directory.path().join("secret");
     std::fs::write(&secret, "secret").unwrap();
+    let key = directory.path().join("key");
+    std::fs::write(&key, bursar::store::seal::generate_key(&bursar::entropy::SystemEntropy).expose())
+        .unwrap();
     // Only what this machine can't have: the secret's file, the workers' user and group.
     let example = example
         .replace("/etc/bursar/okta-client-secret", secret.to_str().unwrap())
+        .replace("/etc/bursar/store.key", key.to_str().unwrap())
         .replace("\"airflow\"", "\"root\"")
         .replace("\"workers\"", "\"root\"");
     let settings = Settings::parse(&example).unwrap();

@@ -21,10 +21,12 @@ use bursar::model::{
 use bursar::ready::Ready;
 use bursar::refresh::plan::Recovery;
 use bursar::refresh::{Engine, Parts};
-use bursar::secret::Secret;
+use bursar::secret::{Digest, Secret};
 use bursar::store::seal::{Sealer, generate_key};
 use bursar::store::sqlite::SqliteStore;
-use bursar::store::{Begun, Commit, Committed, Lease, Settled, Store, StoreError, StoredToken, Which};
+use bursar::store::{
+    Begun, Candidate, Commit, Committed, Lease, Settled, Store, StoreError, StoredToken, Which,
+};
 use bursar::tasks::Tasks;
 
 use crate::support::{ALICE, World};
@@ -75,7 +77,7 @@ impl Store for Full {
             self.inner.commit(id, version, answer).await
         }
     }
-    async fn settle(&self, id: &GrantId, version: i64, outcome: &Settled) -> Result<(), StoreError> {
+    async fn settle(&self, id: &GrantId, version: i64, outcome: &Settled) -> Result<bool, StoreError> {
         self.inner.settle(id, version, outcome).await
     }
     async fn mark_verified(
@@ -83,14 +85,23 @@ impl Store for Full {
         id: &GrantId,
         role: Option<&RoleName>,
         version: i64,
+        against: Digest,
     ) -> Result<(), StoreError> {
-        self.inner.mark_verified(id, role, version).await
+        self.inner.mark_verified(id, role, version, against).await
     }
     async fn discard(&self, id: &GrantId, role: Option<&RoleName>, version: i64) -> Result<(), StoreError> {
         self.inner.discard(id, role, version).await
     }
-    async fn add_candidate(&self, id: &GrantId, token: &Secret, now: Timestamp) -> Result<bool, StoreError> {
-        self.inner.add_candidate(id, token, now).await
+    async fn imported_as(&self, service: &ServiceName, origin: Digest) -> Result<Option<Grant>, StoreError> {
+        self.inner.imported_as(service, origin).await
+    }
+    async fn add_candidate(
+        &self,
+        id: &GrantId,
+        candidate: &Candidate,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.inner.add_candidate(id, candidate, now).await
     }
     async fn promote(&self, candidate: &GrantId, user: &UserName) -> Result<bool, StoreError> {
         self.inner.promote(candidate, user).await

@@ -105,12 +105,19 @@ async fn a_rotated_key_is_fetched_once_and_an_invented_one_does_not_drive_traffi
     let sidecar = world.connected().await;
     let keys = |stats: serde_json::Value| stats["requests"]["keys"].as_u64().unwrap_or(0);
     assert_eq!(keys(world.stats().await), 0, "fetched at the import");
+    world.fault(json!({ "do": "rotate_keys" })).await;
+    assert_eq!(sidecar.refresh("snowflake", ALICE, None).await.status, 200, "published ahead, as Okta does");
+    assert_eq!(keys(world.stats().await), 0);
+    world.fault(json!([{ "do": "rotate_keys" }, { "do": "rotate_keys" }])).await;
+    assert_eq!(sidecar.refresh("snowflake", ALICE, None).await.status, 200);
+    assert_eq!(keys(world.stats().await), 1, "a key that is not in the set is looked for at once");
     for _ in 0..5 {
         world.fault(json!({ "do": "unknown_kid" })).await;
         let reply = sidecar.refresh("snowflake", ALICE, None).await;
-        assert_eq!(reply.error(), (503, "authorization_server_unavailable".to_owned()), "{}", reply.body);
+        let unavailable = (503, "authorization_server_unavailable".to_owned());
+        assert_eq!(reply.error(), unavailable, "{}", reply.body);
     }
-    assert_eq!(keys(world.stats().await), 0, "within the cooldown of the last fetch");
+    assert_eq!(keys(world.stats().await), 1, "within the cooldown of that");
     world.assert_nothing_was_lost().await;
     world.finish(sidecar).await;
 }

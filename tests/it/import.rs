@@ -190,3 +190,47 @@ async fn grants_are_listed_page_by_page() {
     assert_eq!(revoked["grants"], json!([]));
     world.finish(sidecar).await;
 }
+
+#[tokio::test]
+async fn importing_the_same_token_again_presents_nothing_and_ends_nothing() {
+    let world = World::start().await;
+    let sidecar = world.sidecar().await;
+    let refresh_token = world.consent("snowflake", ALICE);
+    let twice = [0, 1].map(|_| sidecar.import("snowflake", ALICE, &refresh_token));
+    for reply in crate::vending::join_all(twice).await {
+        assert_eq!(reply.status, 201, "{}", reply.body);
+    }
+    assert_eq!(sidecar.refresh("snowflake", ALICE, None).await.status, 200);
+    assert_eq!(sidecar.import("snowflake", ALICE, &refresh_token).await.status, 201);
+    assert_eq!(
+        sidecar.import("snowflake", BOB, &refresh_token).await.error(),
+        (409, "user_mismatch".to_owned())
+    );
+    assert_eq!(world.token_requests().await, 2);
+    assert_eq!(world.stats().await["presented_twice"], 0);
+    world.fault(json!({ "do": "revoke_user", "user": ALICE })).await;
+    assert_eq!(sidecar.refresh("snowflake", ALICE, None).await.status, 409);
+    let ended = sidecar.import("snowflake", ALICE, &refresh_token).await;
+    assert_eq!(ended.error(), (409, "login_required".to_owned()), "used up, and its grant is over");
+    assert_eq!(world.token_requests().await, 3);
+    world.finish(sidecar).await;
+}
+
+#[tokio::test]
+async fn many_imports_at_once_do_not_hold_up_another_user() {
+    let world = World::start().await;
+    let sidecar = world.connected().await;
+    let tokens: Vec<String> = (0..40).map(|_| world.consent("snowflake", BOB)).collect();
+    let imports =
+        crate::vending::join_all(tokens.iter().map(|token| sidecar.import("snowflake", BOB, token)));
+    let started = std::time::Instant::now();
+    let worker = async {
+        sidecar.token("snowflake", ALICE, Some("ANALYST")).await.token();
+        started.elapsed()
+    };
+    let (imports, waited) = tokio::join!(imports, worker);
+    let all = started.elapsed();
+    assert!(imports.iter().all(|reply| reply.status == 201));
+    assert!(waited < all, "{waited:?} of {all:?}");
+    world.finish(sidecar).await;
+}

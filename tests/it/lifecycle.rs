@@ -56,6 +56,8 @@ async fn a_second_signal_forces_and_the_next_start_finds_out_what_was_under_way(
 #[tokio::test]
 async fn a_second_process_waits_for_the_first_and_says_for_whom() {
     let world = World::start().await;
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    world.configure("metrics = \"127.0.0.1:0\"", &format!("metrics = \"127.0.0.1:{port}\""));
     let first = world.connected().await;
     let second = Sidecar::spawn(world.path());
     while !second.read_log().contains("in use by process") {
@@ -107,6 +109,10 @@ async fn a_wrong_key_or_configuration_stops_the_start_with_a_sentence() {
     let (status, log) = Sidecar::spawn(world.path()).ended().await;
     assert_eq!(status.code(), Some(1));
     assert!(log.contains("put the key that made this store into store.key_file"), "{log}");
+    std::fs::remove_file(&key).unwrap();
+    let (status, log) = Sidecar::spawn(world.path()).ended().await;
+    assert_eq!(status.code(), Some(64));
+    assert!(log.contains("bursar key generate"), "{log}");
     std::fs::write(&key, right).unwrap();
     let sidecar = world.sidecar().await;
     sidecar.token("snowflake", ALICE, None).await.token();
@@ -116,4 +122,26 @@ async fn a_wrong_key_or_configuration_stops_the_start_with_a_sentence() {
     let (status, log) = Sidecar::spawn(world.path()).ended().await;
     assert_eq!(status.code(), Some(64));
     assert!(log.contains("logs: unknown key"), "{log}");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_can_not_hold_up_the_end() {
+    use tokio::io::AsyncWriteExt as _;
+    let world = World::start().await;
+    world.configure("[admin]", "request_timeout = \"1s\"\n[admin]");
+    let sidecar = world.connected().await;
+    let mut deaf = tokio::net::UnixStream::connect(sidecar.socket()).await.unwrap();
+    let request =
+        format!("GET /v1/token?service=snowflake&user={ALICE} HTTP/1.1\r\nhost: x\r\n\r\n").repeat(50);
+    // Asks again and again until no more answers fit into the kernel's buffers.
+    while tokio::time::timeout(Duration::from_millis(300), deaf.write_all(request.as_bytes())).await.is_ok() {
+    }
+    let mut slow = tokio::net::UnixStream::connect(sidecar.admin_socket()).await.unwrap();
+    let head =
+        format!("PUT /v1/grants/snowflake/{ALICE} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{{");
+    slow.write_all(head.as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let (status, log) = tokio::time::timeout(Duration::from_secs(10), sidecar.stop()).await.expect("in time");
+    assert!(status.success(), "{log}");
+    drop((deaf, slow));
 }

@@ -196,12 +196,7 @@ async fn a_role_that_was_not_granted_is_told_from_one_that_the_server_does_not_h
 async fn an_unreachable_server_is_said_to_be_unavailable() {
     let world = World::start().await;
     let sidecar = world.connected().await;
-    let (status, _) = sidecar.stop().await;
-    assert!(status.success());
-    let issuer = world.server.issuer(bursar::dev::authorization_server::DevServer::SNOWFLAKE);
-    // Port 9 (discard) has no listener; the id stays, so that the store's grants are still this service's.
-    world.configure(&issuer, "http://127.0.0.1:9/oauth2/ausdevsnowflake");
-    let sidecar = world.sidecar().await;
+    world.stop_server().await;
     sidecar.token("snowflake", ALICE, None).await.token();
     let reply = sidecar.token("snowflake", ALICE, Some("ANALYST")).await;
     assert_eq!(reply.error(), is(503, "authorization_server_unavailable"));
@@ -212,7 +207,8 @@ async fn an_unreachable_server_is_said_to_be_unavailable() {
             .await
             .contains(r#"bursar_authorization_server_up{authorization_server="snowflake"} 0"#)
     );
-    world.finish(sidecar).await;
+    let (status, _) = sidecar.stop().await;
+    assert!(status.success());
 }
 
 #[tokio::test]
@@ -226,5 +222,67 @@ async fn request_ids_are_the_callers_own_if_they_are_sane() {
     };
     assert_eq!(ask("run-17.step_3").await, "run-17.step_3");
     assert_ne!(ask("a b").await, "a b");
+    world.finish(sidecar).await;
+}
+
+#[tokio::test]
+async fn a_grant_of_another_server_is_neither_presented_nor_ended_nor_is_its_token_vended() {
+    let world = World::start().await;
+    let sidecar = world.connected().await;
+    let (status, _) = sidecar.stop().await;
+    assert!(status.success());
+    let issuer = |id| world.server.issuer(id);
+    use bursar::dev::authorization_server::DevServer;
+    let (snowflake, databricks) = (issuer(DevServer::SNOWFLAKE), issuer(DevServer::DATABRICKS));
+    world.configure(&snowflake, "elsewhere");
+    world.configure(&databricks, &snowflake);
+    world.configure("elsewhere", &databricks);
+    let sidecar = world.sidecar().await;
+    let reply = sidecar.token("snowflake", ALICE, None).await;
+    assert_eq!(reply.error(), is(502, "token_invalid"), "{}", reply.body);
+    let reply = sidecar.refresh("snowflake", ALICE, None).await;
+    assert_eq!(reply.error(), is(502, "authorization_server_refused"), "{}", reply.body);
+    assert_eq!(world.token_requests().await, 0);
+    let (status, _) = sidecar.stop().await;
+    assert!(status.success());
+    world.configure(&databricks, "elsewhere");
+    world.configure(&snowflake, &databricks);
+    world.configure("elsewhere", &snowflake);
+    let sidecar = world.sidecar().await;
+    assert_eq!(sidecar.refresh("snowflake", ALICE, None).await.status, 200, "put right, it works again");
+    world.assert_nothing_was_lost().await;
+    world.finish(sidecar).await;
+}
+
+#[tokio::test]
+async fn a_stored_token_is_verified_anew_when_the_configuration_has_changed() {
+    let world = World::start().await;
+    let sidecar = world.connected().await;
+    let before = sidecar.token("snowflake", ALICE, None).await.token();
+    let (status, _) = sidecar.stop().await;
+    assert!(status.success());
+    world.configure(r#"scopes   = ["session:role:PUBLIC"]"#, r#"scopes   = ["session:role:ANALYST"]"#);
+    let sidecar = world.sidecar().await;
+    let first = sidecar.token("snowflake", ALICE, None).await;
+    assert_eq!(first.error(), is(502, "token_invalid"), "{}", first.body);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let after = sidecar.token("snowflake", ALICE, None).await;
+    assert_ne!(after.token(), before);
+    assert_eq!(after.json()["scope"], "session:role:ANALYST");
+    world.finish(sidecar).await;
+}
+
+#[tokio::test]
+async fn one_users_trouble_and_missing_grants_do_not_shut_the_door_for_others() {
+    let world = World::start().await;
+    let sidecar = world.connected().await;
+    world.connect(&sidecar, BOB).await;
+    world.fault(json!({ "do": "rate_limit", "seconds": 1 })).await;
+    assert_eq!(sidecar.token("snowflake", ALICE, Some("ANALYST")).await.status, 503);
+    assert_eq!(sidecar.token("snowflake", "nobody@example.com", None).await.status, 409, "whatever the door");
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    assert_eq!(sidecar.token("snowflake", "nobody@example.com", None).await.status, 409, "takes no probe");
+    sidecar.token("snowflake", BOB, Some("ANALYST")).await.token();
+    sidecar.token("snowflake", ALICE, Some("ANALYST")).await.token();
     world.finish(sidecar).await;
 }

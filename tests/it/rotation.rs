@@ -102,6 +102,7 @@ async fn whatever_happens_to_an_answer_is_recovered_inside_the_leeway() {
 #[tokio::test]
 async fn without_leeway_a_used_up_token_ends_as_lost_and_no_family_is_revoked() {
     let world = World::with(Rotation::Rotating, 0, Duration::from_hours(1)).await;
+    world.configure("refresh_token_leeway", "request_timeout = \"500ms\"\nrefresh_token_leeway");
     let sidecar = world.connected().await;
     world.fault(json!({ "do": "cut_after" })).await;
     let reply = sidecar.refresh("snowflake", ALICE, Some("ANALYST")).await;
@@ -119,6 +120,7 @@ async fn without_leeway_a_used_up_token_ends_as_lost_and_no_family_is_revoked() 
 #[tokio::test]
 async fn without_leeway_a_token_that_was_not_used_up_goes_on() {
     let world = World::with(Rotation::Rotating, 0, Duration::from_hours(1)).await;
+    world.configure("refresh_token_leeway", "request_timeout = \"500ms\"\nrefresh_token_leeway");
     let sidecar = world.connected().await;
     for fault in [json!({ "do": "cut_before" }), json!({ "do": "status", "status": 503 })] {
         world.fault(fault.clone()).await;
@@ -151,5 +153,50 @@ async fn a_grant_learns_that_its_tokens_are_persistent() {
     world.fault(json!({ "do": "cut_after" })).await;
     assert_eq!(sidecar.refresh("snowflake", ALICE, None).await.status, 200, "replayed at will");
     assert_eq!(world.stats().await["requests"]["introspect"].as_u64().unwrap_or(0), 0);
+    world.finish(sidecar).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_down_for_a_while_after_a_lost_answer_costs_nothing_inside_the_leeway() {
+    let world = World::start().await;
+    let sidecar = world.connected().await;
+    world.fault(json!([{ "do": "cut_after" }, { "do": "status", "status": 502, "next": 1_000_000 }])).await;
+    let impatient = async {
+        let refresh = sidecar.refresh("snowflake", ALICE, Some("ANALYST"));
+        let _left = tokio::time::timeout(Duration::from_millis(500), refresh).await;
+        tokio::time::sleep(Duration::from_secs(12)).await;
+    };
+    impatient.await;
+    world.fault(json!({ "do": "clear" })).await;
+    while !sidecar.grant("snowflake", ALICE).await["in_doubt_since"].is_null() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(sidecar.grant("snowflake", ALICE).await["state"], "active");
+    assert_eq!(sidecar.refresh("snowflake", ALICE, None).await.status, 200);
+    world.assert_nothing_was_lost().await;
+    world.finish(sidecar).await;
+}
+
+#[tokio::test]
+async fn what_is_in_doubt_is_pursued_until_the_server_can_say() {
+    let world = World::start().await;
+    world.configure(
+        "refresh_token_leeway = \"30s\"",
+        "request_timeout = \"500ms\"\nrefresh_token_leeway = \"2s\"",
+    );
+    world.configure("[log]", "[refresh]\nlease = \"900ms\"\n[log]");
+    world.settings(json!({ "leeway": 2 })).await;
+    let sidecar = world.connected().await;
+    // Never acted upon, and then nothing is to be heard for longer than the leeway.
+    world.fault(json!({ "do": "status", "status": 502, "next": 1_000_000 })).await;
+    world.fault(json!({ "do": "status", "status": 502, "next": 1_000_000, "endpoint": "introspect" })).await;
+    let reply = sidecar.refresh("snowflake", ALICE, None).await;
+    assert_eq!(reply.status, 503, "{}", reply.body);
+    world.fault(json!({ "do": "clear" })).await;
+    while !sidecar.grant("snowflake", ALICE).await["in_doubt_since"].is_null() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(sidecar.grant("snowflake", ALICE).await["state"], "active", "asked, and it was not used up");
+    world.assert_nothing_was_lost().await;
     world.finish(sidecar).await;
 }

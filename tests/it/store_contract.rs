@@ -8,10 +8,10 @@ use bursar::entropy::SystemEntropy;
 use bursar::model::{
     EndReason, GrantId, GrantKey, GrantState, Issued, RoleName, Rotation, Scope, ServiceName, UserName,
 };
-use bursar::secret::Secret;
+use bursar::secret::{Digest, Secret};
 use bursar::store::seal::{Sealer, generate_key};
 use bursar::store::sqlite::{OpenError, SqliteStore};
-use bursar::store::{Attempt, Begun, Commit, Committed, Lease, Settled, Store, Which};
+use bursar::store::{Attempt, Begun, Candidate, Commit, Committed, Lease, Settled, Store, Which};
 
 struct Scene {
     directory: tempfile::TempDir,
@@ -76,10 +76,14 @@ fn answer(refresh_token: Option<&str>, access_token: &str, role: Option<&str>) -
     }
 }
 
+fn handed_in(refresh_token: &str) -> Candidate {
+    Candidate { refresh_token: secret(refresh_token), registration: "client at issuer".to_owned() }
+}
+
 /// A grant of this user, as an import makes one.
 async fn grant(store: &dyn Store, user: &str, refresh_token: &str) {
     let candidate = GrantId::candidate(key(user).service, secret(refresh_token).digest());
-    assert!(store.add_candidate(&candidate, &secret(refresh_token), at(0).wall).await.unwrap());
+    assert!(store.add_candidate(&candidate, &handed_in(refresh_token), at(0).wall).await.unwrap());
     assert!(store.promote(&candidate, &key(user).user).await.unwrap());
 }
 
@@ -118,7 +122,7 @@ async fn a_commit_is_there_after_a_restart_with_its_tokens_and_times() {
     let token = store.access_token(&id("alice"), RoleName::parse("ANALYST").as_ref()).await.unwrap().unwrap();
     assert_eq!((&token.token, &token.scope), (&secret("a1"), &Scope::from_wire("a b")));
     assert_eq!(token.issued, answer(None, "", None).issued);
-    assert!(!token.verified, "only what is marked so was verified");
+    assert!(token.verified.is_none(), "only what is marked so was verified");
     assert!(store.access_token(&id("alice"), None).await.unwrap().is_none(), "each role for itself");
     let attempt = begin(&store, &id("alice"), 5).await;
     assert_eq!((attempt.refresh_token, attempt.rotation), (secret("r2"), Rotation::Rotating));
@@ -141,18 +145,19 @@ async fn a_write_against_another_version_changes_nothing() {
     let store = scene.open().await;
     grant(&store, "alice", "r1").await;
     let attempt = begin(&store, &id("alice"), 0).await;
-    let stale = attempt.version - 1;
+    let (stale, against) = (attempt.version - 1, Digest::of(b"configuration"));
     let superseded = store.commit(&id("alice"), stale, &answer(Some("r9"), "a9", None)).await.unwrap();
     assert_eq!(superseded, Committed::Superseded);
-    store.settle(&id("alice"), stale, &Settled::Ended(EndReason::Revoked, at(1).wall)).await.unwrap();
+    let ended = Settled::Ended(EndReason::Revoked, at(1).wall);
+    assert!(!store.settle(&id("alice"), stale, &ended).await.unwrap(), "and says so");
     assert_eq!(store.grant(&id("alice")).await.unwrap().unwrap().state, GrantState::Active);
     assert!(store.access_token(&id("alice"), None).await.unwrap().is_none());
     store.commit(&id("alice"), attempt.version, &answer(Some("r2"), "a1", None)).await.unwrap();
-    store.mark_verified(&id("alice"), None, attempt.version).await.unwrap();
+    store.mark_verified(&id("alice"), None, attempt.version, against).await.unwrap();
     store.discard(&id("alice"), None, attempt.version).await.unwrap();
-    assert!(!store.access_token(&id("alice"), None).await.unwrap().unwrap().verified);
-    store.mark_verified(&id("alice"), None, attempt.version + 1).await.unwrap();
-    assert!(store.access_token(&id("alice"), None).await.unwrap().unwrap().verified);
+    assert!(store.access_token(&id("alice"), None).await.unwrap().unwrap().verified.is_none());
+    store.mark_verified(&id("alice"), None, attempt.version + 1, against).await.unwrap();
+    assert_eq!(store.access_token(&id("alice"), None).await.unwrap().unwrap().verified, Some(against));
     store.discard(&id("alice"), None, attempt.version + 1).await.unwrap();
     assert!(store.access_token(&id("alice"), None).await.unwrap().is_none());
 }
@@ -220,14 +225,23 @@ async fn a_candidate_is_found_again_and_becomes_its_true_users_grant_with_its_to
     let scene = Scene::new();
     let store = scene.open().await;
     let candidate = GrantId::candidate(key("x").service, secret("r1").digest());
-    assert!(store.add_candidate(&candidate, &secret("r1"), at(0).wall).await.unwrap());
+    assert!(store.add_candidate(&candidate, &handed_in("r1"), at(0).wall).await.unwrap());
     let attempt = begin(&store, &candidate, 0).await;
     store.commit(&candidate, attempt.version, &answer(Some("r2"), "a1", None)).await.unwrap();
-    assert!(!store.add_candidate(&candidate, &secret("r1"), at(1).wall).await.unwrap(), "handed in before");
+    assert!(
+        !store.add_candidate(&candidate, &handed_in("r1"), at(1).wall).await.unwrap(),
+        "handed in before"
+    );
     assert_eq!(store.access_token(&candidate, None).await.unwrap().unwrap().token, secret("a1"));
     assert!(store.grants(&Which::default(), None, 10).await.unwrap().is_empty(), "nothing is vended from it");
     assert!(store.promote(&candidate, &key("bob").user).await.unwrap());
-    assert_eq!(store.access_token(&id("bob"), None).await.unwrap().unwrap().token, secret("a1"));
+    let token = store.access_token(&id("bob"), None).await.unwrap().unwrap();
+    let known = store.grant(&id("bob")).await.unwrap().unwrap();
+    assert_eq!((token.token, token.version), (secret("a1"), known.version));
+    assert_eq!(known.registration, "client at issuer");
+    let origin = store.imported_as(&key("bob").service, secret("r1").digest()).await.unwrap().unwrap();
+    assert_eq!(origin.key, key("bob"), "what was handed in is known again");
+    assert!(store.imported_as(&key("bob").service, secret("r2").digest()).await.unwrap().is_none());
     assert_eq!(begin(&store, &id("bob"), 2).await.refresh_token, secret("r2"));
     assert!(store.grant(&candidate).await.unwrap().is_none());
 }

@@ -110,6 +110,15 @@ impl World {
         assert!(answer.status < 300, "{call} {body}: {}", answer.body);
     }
 
+    /// From now on connections to the authorization server are refused.
+    pub(crate) async fn stop_server(&self) {
+        self.tasks.stop();
+        let address = self.server.address();
+        while tokio::net::TcpStream::connect(address).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Requests to the token endpoint since the statistics were reset.
     pub(crate) async fn token_requests(&self) -> u64 {
         self.stats().await["requests"]["token"].as_u64().unwrap_or(0)

@@ -105,7 +105,7 @@ impl SqliteStore {
         id: &GrantId,
         version: i64,
         outcome: &Settled,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let released = "UPDATE grants SET lease_owner = NULL, lease_until = NULL";
         let this = "WHERE service = ? AND user = ? AND candidate = ? AND version = ?";
@@ -131,7 +131,7 @@ impl SqliteStore {
             tracing::warn!(grant = %id.key, "an attempt ended after its grant had moved on; left as it is");
         }
         transaction.commit().await?;
-        Ok(())
+        Ok(changed.rows_affected() > 0)
     }
 
     async fn put_access_token(
@@ -148,7 +148,7 @@ impl SqliteStore {
             sqlx::query(
                 "INSERT OR REPLACE INTO access_tokens (service, user, candidate, role, version, access_token, scope,
                     verified, requested_wall, requested_boot, boot_id, expires_in, refresh_after)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?)",
+                 VALUES (?, ?, ?, ?, ?, ?, ?, '', ?, ?, ?, ?, ?)",
             ),
             id,
         )

@@ -2,28 +2,29 @@
 
 use crate::clock::Timestamp;
 use crate::model::{GrantId, GrantKey, RoleName, UserName};
-use crate::secret::Secret;
-use crate::store::StoreError;
 use crate::store::row::Reader;
 use crate::store::seal::Purpose;
 use crate::store::sqlite::SqliteStore;
 use crate::store::sqlite::columns::{candidate_column, of_row, role_column};
+use crate::store::{Candidate, StoreError};
 
 impl SqliteStore {
     pub(super) async fn put_candidate(
         &self,
         id: &GrantId,
-        token: &Secret,
+        candidate: &Candidate,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let sealed = self.sealer.seal(Purpose::RefreshToken(id), token)?;
+        let sealed = self.sealer.seal(Purpose::RefreshToken(id), &candidate.refresh_token)?;
         let added = of_row(
             sqlx::query(
-                "INSERT INTO grants (service, user, candidate, rotation, version, refresh_token, created_at)
-                 VALUES (?, ?, ?, 'unknown', 1, ?, ?) ON CONFLICT DO NOTHING",
+                "INSERT INTO grants (service, user, candidate, origin, registration, rotation, version, refresh_token, created_at)
+                 VALUES (?, ?, ?, ?, ?, 'unknown', 1, ?, ?) ON CONFLICT DO NOTHING",
             ),
             id,
         )
+        .bind(candidate_column(id))
+        .bind(&candidate.registration)
         .bind(sealed)
         .bind(now.millis())
         .execute(&self.pool)
@@ -56,23 +57,24 @@ impl SqliteStore {
         .fetch_all(&mut *transaction)
         .await?;
         // Versions only grow, so that a write that names one of the old grant's can't hit the new one.
-        let version: Option<i64> = of_row(
+        let replaced: Option<i64> = of_row(
             sqlx::query_scalar("SELECT version FROM grants WHERE service = ? AND user = ? AND candidate = ?"),
             &proven,
         )
         .fetch_optional(&mut *transaction)
         .await?;
+        let version = row.get::<i64>("version")?.max(replaced.unwrap_or(0)) + 1;
         of_row(sqlx::query("DELETE FROM grants WHERE service = ? AND user = ? AND candidate = ?"), &proven)
             .execute(&mut *transaction)
             .await?;
         // The row's key is part of what its seals are bound to: sealed anew under the new one.
         sqlx::query(
-            "UPDATE grants SET user = ?, candidate = '', refresh_token = ?, version = max(version, ?) + 1
+            "UPDATE grants SET user = ?, candidate = '', refresh_token = ?, version = ?
              WHERE service = ? AND user = ? AND candidate = ?",
         )
         .bind(user.as_str())
         .bind(self.sealer.seal(Purpose::RefreshToken(&proven), &refresh_token)?)
-        .bind(version.unwrap_or(0))
+        .bind(version)
         .bind(candidate.key.service.as_str())
         .bind(candidate.key.user.as_str())
         .bind(candidate_column(candidate))
@@ -85,7 +87,8 @@ impl SqliteStore {
                 .sealer
                 .open(Purpose::AccessToken(candidate, role.as_ref()), token.get("access_token")?)?;
             of_row(
-                sqlx::query("UPDATE access_tokens SET access_token = ? WHERE service = ? AND user = ? AND candidate = ? AND role = ?")
+                sqlx::query("UPDATE access_tokens SET version = ?, access_token = ? WHERE service = ? AND user = ? AND candidate = ? AND role = ?")
+                    .bind(version)
                     .bind(self.sealer.seal(Purpose::AccessToken(&proven, role.as_ref()), &opened)?),
                 &proven,
             )

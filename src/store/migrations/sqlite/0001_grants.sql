@@ -4,6 +4,10 @@ CREATE TABLE grants (
     service         TEXT    NOT NULL,
     user            TEXT    NOT NULL,
     candidate       TEXT    NOT NULL DEFAULT '',
+    -- Digest of the refresh token that was handed in, which is never to be presented a second time.
+    origin          TEXT    NOT NULL,
+    -- Issuer and client that the refresh token belongs to; others must never see it.
+    registration    TEXT    NOT NULL,
     ended_reason    TEXT,
     ended_at        INTEGER,            -- milliseconds since 1970, as every time here
     rotation        TEXT    NOT NULL,
@@ -20,6 +24,7 @@ CREATE TABLE grants (
     PRIMARY KEY (service, user, candidate)
 ) STRICT;
 
+CREATE INDEX grants_origin ON grants (service, origin);
 CREATE INDEX grants_in_doubt ON grants (attempt_wall) WHERE attempt_wall IS NOT NULL;
 
 -- The access token that came last for each role ('' for the default scopes).
@@ -31,7 +36,7 @@ CREATE TABLE access_tokens (
     version         INTEGER NOT NULL,   -- of the grant, when the token came
     access_token    BLOB    NOT NULL,   -- sealed
     scope           TEXT    NOT NULL,
-    verified        INTEGER NOT NULL,
+    verified        TEXT    NOT NULL,   -- digest of what it was verified against, '' if it was not
     requested_wall  INTEGER NOT NULL,
     requested_boot  INTEGER NOT NULL,
     boot_id         TEXT    NOT NULL,
