@@ -175,7 +175,6 @@ impl App {
     /// If the store does not say what was left.
     pub async fn start(self) -> Result<Running, StartError> {
         self.engine.recover().await.map_err(|error| StartError::Failed(error.to_string()))?;
-        self.engine.count_grants();
         let (listener, handler, limits) = self.vending;
         let serving = server::serve(
             "vending",

@@ -1,4 +1,4 @@
-//! Who may have which token: rules are data, deciding is a pure function, and its yes is a [`Permit`], without which the
+//! Who may have which token: rules are data, deciding is a pure function, and its yes is a `Permit`, without which the
 //! broker gives nothing.
 
 use std::collections::HashMap;

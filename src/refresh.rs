@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::authorization_server::AuthorizationServer;
 use crate::cache::{CachedToken, TokenCache};
@@ -96,6 +96,8 @@ struct Inner {
     /// Rows whose exchange is in doubt and that nobody goes after yet.
     doubts: mpsc::Sender<GrantId>,
     pursued: Mutex<HashSet<GrantId>>,
+    /// Woken when the gauges of grants are out of date.
+    recount: Arc<Notify>,
 }
 
 /// One flight for each token; those that want an exchange whatever is at hand do not share with those that don't.
@@ -129,7 +131,12 @@ impl Engine {
         let (turns, holdoffs, endings) = (Turns::default(), Holdoffs::default(), AtomicU64::new(0));
         let (doubts, in_doubt) = mpsc::channel(MOST_DOUBTS);
         let pursued = Mutex::default();
-        let inner = Inner { parts, doors, flights, turns, holdoffs, unsaved, endings, doubts, pursued };
+        let recount = Arc::<Notify>::default();
+        let counting =
+            count_grants(Arc::clone(&parts.store), Arc::clone(&parts.metrics), Arc::clone(&recount));
+        parts.tasks.spawn_until_stop(counting);
+        let inner =
+            Inner { parts, doors, flights, turns, holdoffs, unsaved, endings, doubts, pursued, recount };
         let engine = Self(Arc::new(inner));
         engine.0.parts.tasks.spawn_until_stop(pursue_doubts(Arc::downgrade(&engine.0), in_doubt));
         engine
@@ -163,6 +170,7 @@ impl Engine {
             tracing::warn!(grant = %id.key, "an exchange was under way when the last process ended; finding out what became of it");
             self.0.pursue(id);
         }
+        self.0.recount.notify_one();
         Ok(in_doubt.len())
     }
 
@@ -175,11 +183,6 @@ impl Engine {
     /// Puts the answers that could not be written beside the store, for a process that may not wait any longer.
     pub async fn spill(&self) {
         self.0.unsaved.spill().await;
-    }
-
-    /// Brings the gauges of grants up to date, behind everybody's back.
-    pub fn count_grants(&self) {
-        self.0.count_grants();
     }
 
     fn join(
@@ -332,6 +335,23 @@ impl Inner {
     fn service(&self, name: &ServiceName) -> Result<Arc<Service>, Failure> {
         let found = self.parts.services.get(name).cloned();
         found.ok_or_else(|| Failure::Internal(format!("service {name} is not configured")))
+    }
+}
+
+/// Brings the gauges of grants up to date whenever some have come or ended, once a second at most: it looks at them all.
+async fn count_grants(store: Arc<dyn Store>, metrics: Arc<Metrics>, recount: Arc<Notify>) {
+    loop {
+        recount.notified().await;
+        match store.count().await {
+            Ok(counts) => {
+                metrics.grants.reset();
+                for (service, state, count) in counts {
+                    metrics.grants.with_label_values(&[service.as_str(), state.as_str()]).set(count);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "grants not counted"),
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 

@@ -4,7 +4,7 @@
 //! 1. What a method reported as done is on disk, and still there after a crash.
 //! 2. Absence is `None` or a variant of the result, never an error.
 //! 3. Whoever writes names the version that it read; a write against another version changes nothing and says so.
-//! 4. Tokens go in and come out as [`Secret`]s and lie sealed in between, bound to the grant that they belong to.
+//! 4. Tokens go in and come out as `Secret`s and lie sealed in between, bound to the grant that they belong to.
 //! 5. Times and ids come in as arguments.
 
 use std::time::Duration;

@@ -317,7 +317,7 @@ impl Inner {
         }
         tracing::warn!(grant = %id.key, %reason, "the grant has ended; its user must connect again");
         self.drop_cached(id, service);
-        self.count_grants();
+        self.recount.notify_one();
         Ok(Failure::LoginRequired { reason, since: Some(since) })
     }
 
@@ -339,24 +339,5 @@ impl Inner {
 
     async fn settle(&self, id: &GrantId, attempt: &Attempt, outcome: Settled) -> Result<bool, Failure> {
         self.parts.store.settle(id, attempt.version, &outcome).await.map_err(|error| store_failure(&error))
-    }
-
-    /// Brings the gauges up to date, behind everybody's back.
-    pub(super) fn count_grants(&self) {
-        let (store, metrics) = (self.parts.store.clone(), self.parts.metrics.clone());
-        self.parts.tasks.spawn(async move { count_grants(&*store, &metrics).await });
-    }
-}
-
-/// Counts the grants once, for the gauges.
-async fn count_grants(store: &dyn crate::store::Store, metrics: &crate::metrics::Metrics) {
-    match store.count().await {
-        Ok(counts) => {
-            metrics.grants.reset();
-            for (service, state, count) in counts {
-                metrics.grants.with_label_values(&[service.as_str(), state.as_str()]).set(count);
-            }
-        }
-        Err(error) => tracing::warn!(%error, "grants not counted"),
     }
 }

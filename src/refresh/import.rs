@@ -60,7 +60,7 @@ impl Inner {
             return Err(Failure::Internal("a proven candidate is gone".to_owned()));
         }
         self.drop_cached(&current, &service);
-        self.count_grants();
+        self.recount.notify_one();
         // What proved the grant is its first token; should it not be had now, the next request asks again.
         let _not_needed = self.recall(&token_key, &service, None).await;
         let grant = store.grant(&current).await.map_err(|error| store_failure(&error))?;

@@ -161,7 +161,9 @@ async fn an_ended_grant_says_so_at_once_and_after_a_restart_and_an_import_revive
     assert_eq!(ended.error(), is(409, "login_required"));
     assert_eq!(ended.json()["reason"], "revoked");
     assert!(ended.json()["since"].is_string());
-    assert!(sidecar.counter("bursar_grants", &["revoked"]).await > 0.0);
+    while sidecar.counter("bursar_grants", &["revoked"]).await < 1.0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     let (status, _) = sidecar.stop().await;
     assert!(status.success());
     let sidecar = world.sidecar().await;
