@@ -36,6 +36,9 @@ async fn the_readmes_metrics_are_those_that_are_scraped() {
     let sidecar = world.connected().await;
     sidecar.token("snowflake", crate::support::ALICE, None).await.token();
     let _refused = sidecar.get("/nothing").await;
+    while sidecar.counter("bursar_grants", &["active"]).await < 2.0 {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
     let scraped = sidecar.metrics().await;
     let types = scraped.lines().filter_map(|line| line.strip_prefix("# TYPE bursar_"));
     let scraped: BTreeSet<String> = types.map(|rest| rest.split(' ').next().unwrap().to_owned()).collect();

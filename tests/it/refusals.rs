@@ -282,9 +282,13 @@ async fn one_users_trouble_and_missing_grants_do_not_shut_the_door_for_others() 
     world.fault(json!({ "do": "rate_limit", "seconds": 1 })).await;
     assert_eq!(sidecar.token("snowflake", ALICE, Some("ANALYST")).await.status, 503);
     assert_eq!(sidecar.token("snowflake", "nobody@example.com", None).await.status, 409, "whatever the door");
-    tokio::time::sleep(Duration::from_millis(2100)).await;
-    assert_eq!(sidecar.token("snowflake", "nobody@example.com", None).await.status, 409, "takes no probe");
-    sidecar.token("snowflake", BOB, Some("ANALYST")).await.token();
-    sidecar.token("snowflake", ALICE, Some("ANALYST")).await.token();
+    for role in [Some("ANALYST"), Some("PUBLIC")] {
+        // Until the window is over; who has no grant takes nobody's place at the door.
+        while sidecar.token("snowflake", BOB, role).await.status == 503 {
+            assert_eq!(sidecar.token("snowflake", "nobody@example.com", None).await.status, 409);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        sidecar.token("snowflake", BOB, role).await.token();
+    }
     world.finish(sidecar).await;
 }
