@@ -234,7 +234,11 @@ impl Inner {
                 match self.parts.store.grant(id).await {
                     Ok(Some(grant))
                         if grant.in_doubt_since.is_some() && grant.state == GrantState::Active => {}
-                    Ok(_settled) => return,
+                    Ok(_settled) => {
+                        // With the turn, so that nobody counts on us who is in doubt only now.
+                        self.pursued.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+                        return;
+                    }
                     Err(error) => tracing::error!(grant = %id.key, %error, "the store does not work"),
                 }
                 if let Err(failure) = self.exchange(id, &service, None, Leave::Asked).await {
@@ -264,9 +268,6 @@ impl Inner {
             }
         }
         let _turn = self.turns.take(&id).await;
-        if self.unsaved.holds(&id) {
-            return Err(Failure::StoreUnavailable { retry_after: SHORTLY });
-        }
         if let Want::Newer(seen) = want {
             if let Some(token) = self.recall(key, &service, seen).await? {
                 return Ok(token);
@@ -360,10 +361,7 @@ async fn pursue_doubts(inner: Weak<Inner>, mut in_doubt: mpsc::Receiver<GrantId>
     while let Some(id) = in_doubt.recv().await {
         let Some(inner) = inner.upgrade() else { return };
         let tasks = inner.parts.tasks.clone();
-        tasks.spawn(async move {
-            inner.resolve(&id).await;
-            inner.pursued.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-        });
+        tasks.spawn(async move { inner.resolve(&id).await });
     }
 }
 

@@ -13,7 +13,7 @@ use crate::refresh::plan::{Plan, most_tries, plan};
 use crate::refresh::{Door, Inner, SHORTLY, store_failure};
 use crate::store::{Attempt, Begun, Commit, Committed, Settled, StoredToken};
 
-/// Between two of them.
+/// Between two presentations of a token whose last one is in doubt.
 const BETWEEN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
 
 /// Whether an exchange must ask the door.
@@ -41,6 +41,10 @@ impl Inner {
         role: Option<&RoleName>,
         leave: Leave,
     ) -> Result<StoredToken, Failure> {
+        if self.unsaved.holds(id) {
+            // The newest refresh token is in memory alone; the one in the store is used up.
+            return Err(Failure::StoreUnavailable { retry_after: SHORTLY });
+        }
         let door = self.door(service)?;
         let scope = service.scope(role).ok_or_else(|| Failure::Internal("no such role".to_owned()))?;
         let urgent = self.look_at(id, service, door).await?;
@@ -56,7 +60,6 @@ impl Inner {
             let attempt = self.begin(id, service).await?;
             if tries >= most_tries(attempt.rotation, &door.recovery) {
                 self.settle(id, &attempt, Settled::InDoubt).await?;
-                self.pursue(id);
                 return Err(Failure::ServerUnavailable { retry_after: SHORTLY });
             }
             match self.may_present(id, service, door, &attempt, asked_in_vain).await? {
@@ -108,6 +111,8 @@ impl Inner {
                 }
                 Exchange::InDoubt(why) => {
                     tracing::warn!(grant = %id.key, %why, tries, "in doubt whether the refresh token was used up");
+                    // However this flight ends, somebody goes on until it is known.
+                    self.pursue(id);
                     if tries == 1 {
                         door.gate.doubtful(&self.parts.clock.now(), self.parts.entropy.below(1000));
                     }
@@ -119,7 +124,7 @@ impl Inner {
         }
     }
 
-    /// Whether the row's exchange is in doubt, which can't wait.
+    /// Whether the row's exchange is in doubt inside its leeway, which can't wait.
     ///
     /// # Errors
     /// If there is nothing to exchange, or it belongs to another server or client, which must never see it.
@@ -141,7 +146,10 @@ impl Inner {
                         configured with now: put the configuration right, or let the user connect again";
             return Err(Failure::Refused { error: "wrong_authorization_server".to_owned(), hint });
         }
-        Ok(grant.in_doubt_since.is_some())
+        let Some(since) = grant.in_doubt_since else { return Ok(false) };
+        self.pursue(id);
+        let plan = plan(grant.rotation, Some(&since), &self.parts.clock.now(), &door.recovery);
+        Ok(grant.rotation != Rotation::Persistent && plan != Plan::AskFirst)
     }
 
     /// Leave to ask the server. A client that it refuses may have a new secret by now.
@@ -229,7 +237,6 @@ impl Inner {
             },
         }
         self.settle(id, attempt, Settled::InDoubt).await?;
-        self.pursue(id);
         Err(Failure::ServerUnavailable { retry_after: SHORTLY })
     }
 

@@ -33,7 +33,7 @@ impl Inner {
         let current = GrantId::current(key.clone());
         // In this order everywhere, so that two imports can't wait for each other.
         let (_own_turn, _turn) = (self.turns.take(&candidate).await, self.turns.take(&current).await);
-        if self.unsaved.holds(&candidate) || self.unsaved.holds(&current) {
+        if self.unsaved.holds(&current) {
             return Err(Failure::StoreUnavailable { retry_after: SHORTLY });
         }
         if let Some(grant) = self.known(key, refresh_token).await? {
