@@ -90,8 +90,7 @@ impl Life {
         let share = life * (100 - self.ahead_percent.min(100)) / 100;
         let before_end = share.max(self.floor.min(life / 4)).min(self.ceiling);
         let wanted = life.saturating_sub(before_end) + before_end / 5 * spread.min(1000) / 1000;
-        let slack = (life / 20).min(Duration::from_secs(30));
-        let latest = life.saturating_sub(self.promised(life)).saturating_sub(slack);
+        let latest = life.saturating_sub(self.promised(life)).saturating_sub(life / 100);
         wanted.min(latest)
     }
 
@@ -132,14 +131,15 @@ mod tests {
             (secs(3600), 1000, secs(2880)),
             (secs(86_400), 0, secs(86_400 - 1200)),
             (secs(86_400), 1000, secs(86_400 - 960)),
-            (secs(20), 0, secs(14)),
-            (secs(20), 1000, secs(14)),
+            (secs(20), 0, Duration::from_millis(14_800)),
+            (secs(20), 1000, Duration::from_millis(14_800)),
+            (secs(300), 0, secs(225)),
             (secs(0), 500, secs(0)),
         ] {
             assert_eq!(LIFE.refresh_after(life, spread), expected, "{life:?} {spread}");
         }
         let late = Life { ahead_percent: 99, ..LIFE };
-        assert_eq!(late.refresh_after(secs(200), 0), secs(140), "before callers would have to wait");
+        assert_eq!(late.refresh_after(secs(200), 0), secs(148), "before callers would have to wait");
         let _no_overflow = LIFE.refresh_after(Duration::from_secs(u64::from(u32::MAX)), 1000);
     }
 

@@ -84,9 +84,9 @@ async fn who_asks_every_second_gets_a_token_with_the_promised_life_and_the_serve
         let of_role = by_scope.iter().filter(|(scope, _)| scope.contains(word));
         of_role.map(|(_, count)| count.as_u64().unwrap()).sum()
     };
-    // A token of 20 s is refreshed when 14 s of it are over; the default scopes are those of role PUBLIC, and four users'
+    // A token of 20 s is refreshed when three quarters of it are over; the default scopes are those of role PUBLIC, and four users'
     // imports come on top.
-    let per_role = seconds.div_ceil(14) + 1;
+    let per_role = (seconds * 10).div_ceil(148) + 1;
     assert!(refreshes("ANALYST") <= per_role && refreshes("ANALYST") >= seconds / LIFETIME, "{stats:#}");
     assert!(refreshes("PUBLIC") <= 2 * per_role + 2, "{stats:#}");
     assert_eq!(stats["presented_twice"], 0, "{stats:#}");

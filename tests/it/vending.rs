@@ -119,10 +119,11 @@ async fn a_restart_vends_without_asking_the_authorization_server() {
 async fn a_due_token_is_answered_at_once_and_refreshed_behind() {
     let world =
         World::with(bursar::dev::authorization_server::Rotation::Rotating, 30, Duration::from_secs(8)).await;
+    world.configure("[log]", "[refresh]\nahead = \"40%\"\n[log]");
     let sidecar = world.connected().await;
     let first = sidecar.token("snowflake", ALICE, None).await.token();
-    // Due at 70 % of 8 s; callers would have to wait from 75 % on.
-    tokio::time::sleep(Duration::from_millis(5750)).await;
+    // Due when 40 to 52 % of its 8 s are over; callers would have to wait from 75 % on.
+    tokio::time::sleep(Duration::from_millis(4500)).await;
     world.fault(json!({ "do": "delay", "seconds": 0.2 })).await;
     let due = sidecar.token("snowflake", ALICE, None).await;
     assert!(due.json()["expires_in"].as_u64().unwrap() >= 1);
