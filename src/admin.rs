@@ -56,6 +56,7 @@ impl Handler for Admin {
 
 impl Admin {
     async fn route(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Problem> {
+        answer::check_head(&request)?;
         let path = request.uri().path().to_owned();
         let parts: Vec<&str> = path.split('/').skip(1).collect();
         match (request.method(), parts.as_slice()) {

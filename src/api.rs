@@ -11,6 +11,7 @@ use hyper::{Method, Request, Response};
 use tracing::Instrument as _;
 
 use crate::broker::Broker;
+use crate::caller::Caller;
 use crate::entropy::Entropy;
 use crate::metrics::Metrics;
 use crate::model::ServiceName;
@@ -57,18 +58,27 @@ impl Handler for Api {
         };
         let span = tracing::info_span!("request", id = id.as_str(), uid = caller.uid(), pid = caller.pid());
         let handle = async {
-            let path = request.uri().path().to_owned();
-            let result = match (request.method(), path.as_str()) {
-                (&Method::GET | &Method::HEAD, "/v1/token") => token::vend(self, &caller, &request).await,
-                (_, "/v1/token") => Err(Problem::method_not_allowed("GET")),
-                _ => Err(Problem::not_found("there is nothing here; see GET /v1/token")),
-            };
-            let answer = result.unwrap_or_else(|problem| {
+            let answer = self.route(&caller, &request).await.unwrap_or_else(|problem| {
                 tracing::info!(error = problem.error(), "refused");
                 problem.into_answer(&id)
             });
             answer::finish(answer, &id)
         };
         handle.instrument(span).await
+    }
+}
+
+impl Api {
+    async fn route(
+        &self,
+        caller: &Caller,
+        request: &Request<Incoming>,
+    ) -> Result<Response<Full<Bytes>>, Problem> {
+        answer::check_head(request)?;
+        match (request.method(), request.uri().path()) {
+            (&Method::GET | &Method::HEAD, "/v1/token") => token::vend(self, caller, request).await,
+            (_, "/v1/token") => Err(Problem::method_not_allowed("GET")),
+            _ => Err(Problem::not_found("there is nothing here; see GET /v1/token")),
+        }
     }
 }

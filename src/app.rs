@@ -38,9 +38,9 @@ const PATIENCE_FOR_STORE: Duration = Duration::from_mins(1);
 const STEP: Duration = Duration::from_millis(100);
 /// How often to look whether its port is free.
 const PORT_TRIES: u32 = 50;
-/// Heads of requests: a run pass has a few kilobytes.
-const HEAD: usize = 16 * 1024;
-const HEADERS: usize = 64;
+/// What is read of a head at all; what is too large below that is refused in our own words.
+const HEAD: usize = 64 * 1024;
+const HEADERS: usize = 256;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Administrators are few.
 const ADMIN_CONNECTIONS: usize = 64;
@@ -113,7 +113,7 @@ impl App {
         let (listener, metrics_address) = bind_metrics(&settings).await?;
         let observing = observe.start(listener).map_err(|error| StartError::Failed(error.to_string()))?;
         let store: Arc<dyn Store> =
-            Arc::new(MeteredStore::new(store, Arc::clone(&clock), Arc::clone(&metrics)));
+            Arc::new(MeteredStore::new(store, Arc::clone(&clock), Arc::clone(&metrics), ready.clone()));
         let services: HashMap<_, _> = settings
             .services
             .iter()

@@ -119,13 +119,13 @@ struct DevArgs {
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// How long access tokens live
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = token_lifetime)]
     token_lifetime: Duration,
     /// Once ready, write the paths and URLs there as JSON
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
     /// Fetch alice's Snowflake token over the socket, print its verified claims and end
-    #[arg(long, conflicts_with_all = ["ready_file", "server_only"])]
+    #[arg(long, conflicts_with = "server_only")]
     once: bool,
     /// Only the development authorization server: configure, start and kill a sidecar beside it by hand
     #[arg(long)]
@@ -236,6 +236,14 @@ enum ConfigCommand {
     /// Find every problem of a file at once
     #[command(after_help = "Example:\n  bursar config check --config bursar.toml")]
     Check(ConfigFile),
+}
+
+/// Whole seconds, as `expires_in` counts, and enough of them to be refreshed ahead.
+#[cfg(feature = "dev")]
+fn token_lifetime(text: &str) -> Result<Duration, String> {
+    let lifetime = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let sane = (4..=86_400).contains(&lifetime.as_secs()) && lifetime.subsec_nanos() == 0;
+    if sane { Ok(lifetime) } else { Err("must be whole seconds, from 4s to 24h".to_owned()) }
 }
 
 /// Runs the command that the process was called with.

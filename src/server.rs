@@ -25,7 +25,7 @@ use crate::tasks::Tasks;
 
 /// What a client may make us hold.
 ///
-/// A connection costs at most its buffer: with the defaults 1024 x 16 KiB. A head that takes longer than
+/// A connection costs at most its buffer: with the defaults 1024 x 64 KiB. A head that takes longer than
 /// `header_timeout`, or a connection idle for that long, is closed.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {

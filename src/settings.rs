@@ -154,6 +154,9 @@ impl Settings {
             lease,
             log: read_log(&log),
         };
+        if settings.socket.path == settings.admin.path {
+            admin.problem("path", "must not be the vending socket's");
+        }
         for section in [socket, admin, store, refresh, log, root] {
             section.finish();
         }

@@ -85,7 +85,7 @@ pub trait Store: Send + Sync {
     /// The grant that became of a refresh token that was handed in for this service, if any.
     async fn imported_as(&self, service: &ServiceName, origin: Digest) -> Result<Option<Grant>, StoreError>;
 
-    /// Puts down a refresh token that is yet to be proven. `false` if it is there already.
+    /// Puts down a refresh token that is yet to be proven. `false` if it is there already and was presented.
     async fn add_candidate(
         &self,
         id: &GrantId,

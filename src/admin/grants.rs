@@ -16,7 +16,9 @@ use crate::admin::Admin;
 use crate::api::answer;
 use crate::api::error::Problem;
 use crate::api::query::Query;
-use crate::model::{Failure, Grant, GrantId, GrantKey, GrantState, ServiceName, TokenKey, UserName};
+use crate::model::{
+    EndReason, Failure, Grant, GrantId, GrantKey, GrantState, ServiceName, TokenKey, UserName,
+};
 use crate::policy::Denied;
 use crate::secret::Secret;
 use crate::store::{StoreError, Which};
@@ -28,11 +30,11 @@ const LARGEST_PAGE: u32 = 1000;
 
 pub(super) async fn list(admin: &Admin, query: Option<&str>) -> Result<Response<Full<Bytes>>, Problem> {
     let query = Query::parse(query, &["service", "user", "state", "cursor", "limit"])?;
-    let which = Which {
-        service: query.service()?,
-        user: query.user()?,
-        state: query.get("state").map(str::to_owned),
-    };
+    let state = query.get("state").map(str::to_owned);
+    if state.as_deref().is_some_and(|state| state != "active" && state.parse::<EndReason>().is_err()) {
+        return Err(Problem::invalid_parameter("state", "must be active, expired, revoked or lost"));
+    }
+    let which = Which { service: query.service()?, user: query.user()?, state };
     let bad_cursor = || Problem::invalid_parameter("cursor", "not one that an earlier page gave");
     let after = query.get("cursor").map(|text| read_cursor(text).ok_or_else(bad_cursor)).transpose()?;
     let limit = query.number("limit", LARGEST_PAGE)?.unwrap_or(PAGE);

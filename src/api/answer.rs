@@ -5,6 +5,7 @@ use http_body_util::Full;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 
+use crate::api::error::Problem;
 use crate::entropy::Entropy;
 use crate::model::RequestId;
 
@@ -16,6 +17,22 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub fn request_id<B>(request: &Request<B>, entropy: &dyn Entropy) -> RequestId {
     let given = request.headers().get(X_REQUEST_ID).and_then(|value| value.to_str().ok());
     given.and_then(RequestId::parse).unwrap_or_else(|| RequestId::draw(entropy))
+}
+
+/// A run pass has a few kilobytes. hyper takes somewhat more, so that the refusal is one of ours.
+const LARGEST_HEAD: usize = 16 * 1024;
+const MOST_HEADERS: usize = 64;
+
+/// Refuses heads beyond any need.
+///
+/// # Errors
+/// `too_large`.
+pub fn check_head<B>(request: &Request<B>) -> Result<(), Problem> {
+    let headers = request.headers();
+    let of_header = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let size = headers.iter().map(of_header).sum::<usize>() + target;
+    if size > LARGEST_HEAD || headers.len() > MOST_HEADERS { Err(Problem::head_too_large()) } else { Ok(()) }
 }
 
 /// An answer with a body.

@@ -82,6 +82,12 @@ impl Problem {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the request is too large")
     }
 
+    /// The request's head is larger than anything that makes sense.
+    #[must_use]
+    pub fn head_too_large() -> Self {
+        Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too_large", "the request's head is too large")
+    }
+
     /// Ours; the log says what.
     #[must_use]
     pub fn internal() -> Self {

@@ -71,6 +71,7 @@ async fn run(args: DevArgs) -> Result<ExitCode, String> {
             return Err(error);
         }
         Ok(()) if args.once => {
+            ready(&args, &describe(&world.server, &world.place, Some(running.metrics_address())))?;
             let once = once(&world).await;
             running.stop().await;
             terminal::out(&format!("{:#}\n", once?));

@@ -16,6 +16,9 @@ use crate::store::{Attempt, Begun, Commit, Committed, Settled, StoredToken};
 /// Between two presentations of a token whose last one is in doubt.
 const BETWEEN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
 
+/// How often one flight takes the lease; presentations are bounded by the plan.
+const MOST_ROUNDS: u32 = 64;
+
 /// Whether an exchange must ask the door.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Leave {
@@ -55,7 +58,7 @@ impl Inner {
         let _place = door.gate.place(urgent).await;
         let _pass = self.pass(door, urgent || leave == Leave::Granted).await?;
         let (mut tries, mut asked_in_vain, mut secret_reloaded) = (0, false, false);
-        loop {
+        for _ in 0..MOST_ROUNDS {
             let begun = self.parts.clock.now();
             let attempt = self.begin(id, service).await?;
             if tries >= most_tries(attempt.rotation, &door.recovery) {
@@ -122,6 +125,8 @@ impl Inner {
                 }
             }
         }
+        tracing::error!(grant = %id.key, "the lease ends before a request can be sent, again and again: is the disk slow?");
+        Err(Failure::ServerUnavailable { retry_after: SHORTLY })
     }
 
     /// Whether the row's exchange is in doubt inside its leeway, which can't wait.

@@ -38,6 +38,8 @@ struct State {
     /// The probe under way, and how many there have been.
     probe: Option<u64>,
     probes: u64,
+    /// Shut because of a rate limit.
+    limited: bool,
 }
 
 /// Leave to make one exchange. A probe that ends without telling its outcome lets the next one through.
@@ -97,9 +99,13 @@ impl Gate {
         Arc::clone(places).acquire_owned().await.ok()
     }
 
-    /// It answered and takes us.
+    /// It answered and takes us. An answer to an earlier request does not end a rate limit.
     pub(super) fn opened(&self) {
-        *self.lock() = State::default();
+        let mut state = self.lock();
+        if state.limited && state.probe.is_none() {
+            return;
+        }
+        *state = State { probes: state.probes, ..State::default() };
     }
 
     /// It did not answer. `jitter` is 0 to 1000.
@@ -129,6 +135,7 @@ impl Gate {
         let until = now.boot + wait + Duration::from_millis(jitter);
         let mut state = self.lock();
         state.probe = None;
+        state.limited = true;
         state.shut = Some((until, Failure::ServerUnavailable { retry_after: wait }));
     }
 
@@ -143,6 +150,7 @@ impl Gate {
         let wait = back_off(state.streak, bounds, jitter);
         state.streak = state.streak.saturating_add(1);
         state.probe = None;
+        state.limited = false;
         state.shut = Some((now.boot + wait, failure(wait)));
     }
 
@@ -200,10 +208,14 @@ mod tests {
     fn a_rate_limit_shuts_the_door_until_its_window_ends() {
         let (clock, gate) = (ManualClock::new(Timestamp::from_secs(1_800_000_000)), Gate::default());
         gate.limited(&clock.now(), Duration::from_secs(37), 0);
+        gate.opened();
         clock.advance(Duration::from_secs(36));
         let refused = gate.admit(&clock.now()).err();
         assert_eq!(refused, Some(Failure::ServerUnavailable { retry_after: Duration::from_secs(1) }));
         clock.advance(Duration::from_secs(1));
+        let probe = gate.admit(&clock.now());
+        assert!(probe.is_ok());
+        gate.opened();
         assert!(gate.admit(&clock.now()).is_ok());
     }
 }

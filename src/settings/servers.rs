@@ -32,8 +32,9 @@ fn server(section: &Section<'_>, lease: Duration) -> Server {
         section.problem("refresh_token_leeway", "is at most 60s at Okta");
     }
     let request_timeout = section.positive_duration("request_timeout", Duration::from_secs(5));
-    if request_timeout > lease {
-        section.problem("request_timeout", "must not be longer than refresh.lease");
+    // Between taking the lease and sending lies at least a write to disk.
+    if request_timeout * 6 / 5 > lease {
+        section.problem("request_timeout", "must be shorter than refresh.lease, by a fifth of it at least");
     }
     if !leeway.is_zero() && request_timeout * 2 + lease >= leeway {
         section.problem(

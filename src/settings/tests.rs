@@ -117,6 +117,8 @@ fn each_mistake_gets_a_sentence_of_its_own() {
             "there is no [authorization_servers.prod]",
         ),
         ("KEY_FILE", "/no/such/key", "bursar key generate"),
+        ("[store]", "[refresh]\nlease = \"5s\"\n[store]", "by a fifth"),
+        ("[store]", "[admin]\npath = \"/run/bursar/bursar.sock\"\n[store]", "vending socket's"),
         (
             "client_id = \"0oa1\"",
             "client_id = \"0oa1\"\nrequest_timeout = \"400000000000y\"",

@@ -1,13 +1,14 @@
-//! Counts and times every operation of a store; the adapters stay free of counters.
+//! Counts and times every operation of a store, and holds readiness back while writes fail; the adapters stay free of both.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
 use crate::clock::{Clock, Moment, Timestamp};
 use crate::metrics::Metrics;
 use crate::model::{Grant, GrantId, GrantKey, RoleName, ServiceName, UserName};
+use crate::ready::{Latch, Ready};
 use crate::secret::Digest;
 use crate::store::{
     Begun, Candidate, Commit, Committed, Lease, Settled, Store, StoreError, StoredToken, Which,
@@ -18,12 +19,26 @@ pub struct MeteredStore<S> {
     inner: S,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
+    ready: Ready,
+    failing: Mutex<Option<Latch>>,
 }
+
+/// Reads may go well while the disk is full.
+const WRITES: [&str; 4] = ["begin", "commit", "settle", "add_candidate"];
 
 impl<S: Store> MeteredStore<S> {
     /// Measures `inner`.
-    pub fn new(inner: S, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
-        Self { inner, clock, metrics }
+    pub fn new(inner: S, clock: Arc<dyn Clock>, metrics: Arc<Metrics>, ready: Ready) -> Self {
+        Self { inner, clock, metrics, ready, failing: Mutex::default() }
+    }
+
+    fn note(&self, operation: &str, result: Result<(), &StoreError>) {
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Ok(()) if WRITES.contains(&operation) => *failing = None,
+            Err(StoreError::Unavailable(_)) if failing.is_none() => *failing = Some(self.ready.hold("store")),
+            Ok(()) | Err(_) => {}
+        }
     }
 
     async fn measured<T>(
@@ -33,6 +48,7 @@ impl<S: Store> MeteredStore<S> {
     ) -> Result<T, StoreError> {
         let started = self.clock.now();
         let result = work.await;
+        self.note(operation, result.as_ref().map(|_| ()));
         let took = self.clock.now().since(&started).unwrap_or_default();
         let word = match &result {
             Ok(_) => "ok",

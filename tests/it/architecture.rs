@@ -21,7 +21,7 @@ const MAY_NAME: [(&str, &[&str]); 25] = [
     // Ports and adapters: none names another port.
     ("cache", &["clock", "jwt", "model", "secret"]),
     ("flight", &["tasks"]),
-    ("store", &["clock", "entropy", "metrics", "model", "secret"]),
+    ("store", &["clock", "entropy", "metrics", "model", "ready", "secret"]),
     ("authorization_server", &["clock", "jwt", "metrics", "model", "secret"]),
     // The engine.
     (

@@ -262,3 +262,26 @@ async fn a_stop_in_that_state_puts_the_answer_beside_the_store_and_the_next_star
     scene.world.assert_nothing_was_lost().await;
     running.stop().await;
 }
+
+#[tokio::test]
+async fn an_answer_that_can_not_be_written_after_a_doubt_is_not_presented_over() {
+    let scene = Scene::start().await;
+    let running = scene.connected().await;
+    scene.full.store(true, Ordering::Relaxed);
+    scene.world.fault(serde_json::json!({ "do": "cut_after" })).await;
+    assert!(running.engine.refresh(&Scene::token(None)).await.is_err());
+    // Whoever goes after the doubt must find that there is none: the newest token is in memory.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(
+        scene.world.stats().await["refreshes"],
+        3,
+        "the import, the lost answer, and the one that is kept"
+    );
+    scene.full.store(false, Ordering::Relaxed);
+    while !running.ready.waiting_for().is_empty() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    running.engine.refresh(&Scene::token(None)).await.unwrap();
+    scene.world.assert_nothing_was_lost().await;
+    running.stop().await;
+}

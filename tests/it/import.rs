@@ -158,6 +158,7 @@ async fn malformed_admin_requests_are_told_what_is_wrong() {
         ("POST", "/v1/grants/snowflake/nobody/refresh?role=NOSUCH", "", (400, "invalid_request")),
         ("GET", "/v1/grants?cursor=x", "", (400, "invalid_request")),
         ("GET", "/v1/grants?limit=0", "", (400, "invalid_request")),
+        ("GET", "/v1/grants?state=bogus", "", (400, "invalid_request")),
         ("DELETE", "/v1/grants", "", (405, "invalid_request")),
         ("GET", "/", "", (404, "not_found")),
     ] {
@@ -232,5 +233,23 @@ async fn many_imports_at_once_do_not_hold_up_another_user() {
     let all = started.elapsed();
     assert!(imports.iter().all(|reply| reply.status == 201));
     assert!(waited < all, "{waited:?} of {all:?}");
+    world.finish(sidecar).await;
+}
+
+#[tokio::test]
+async fn a_token_imported_under_a_mistaken_configuration_can_be_imported_when_it_is_put_right() {
+    let world = World::start().await;
+    world.configure("client_id          = \"0oadevbursar\"", "client_id          = \"0oatypo\"");
+    let sidecar = world.sidecar().await;
+    let refresh_token = world.consent("snowflake", ALICE);
+    let reply = sidecar.import("snowflake", ALICE, &refresh_token).await;
+    assert_eq!(reply.error(), (502, "authorization_server_refused".to_owned()), "{}", reply.body);
+    assert_eq!(reply.json()["authorization_server_error"], "invalid_client");
+    let (status, _) = sidecar.stop().await;
+    assert!(status.success());
+    world.configure("0oatypo", "0oadevbursar");
+    let sidecar = world.sidecar().await;
+    let reply = sidecar.import("snowflake", ALICE, &refresh_token).await;
+    assert_eq!(reply.status, 201, "{}", reply.body);
     world.finish(sidecar).await;
 }

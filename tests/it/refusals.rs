@@ -214,6 +214,18 @@ async fn an_unreachable_server_is_said_to_be_unavailable() {
 }
 
 #[tokio::test]
+async fn a_head_beyond_any_need_is_refused_in_our_own_words() {
+    let world = World::start().await;
+    let sidecar = world.sidecar().await;
+    let long = "x".repeat(20_000);
+    let reply = request(&sidecar.socket(), "GET", "/v1/token", &[("x-padding", &long)], "").await;
+    assert_eq!(reply.error(), is(431, "too_large"));
+    let reply = request(&sidecar.socket(), "GET", "/v1/token", &[("x-many", "1"); 100], "").await;
+    assert_eq!(reply.error(), is(431, "too_large"));
+    world.finish(sidecar).await;
+}
+
+#[tokio::test]
 async fn request_ids_are_the_callers_own_if_they_are_sane() {
     let world = World::start().await;
     let sidecar = world.sidecar().await;

@@ -19,7 +19,10 @@ impl SqliteStore {
         let added = of_row(
             sqlx::query(
                 "INSERT INTO grants (service, user, candidate, origin, registration, rotation, version, refresh_token, created_at)
-                 VALUES (?, ?, ?, ?, ?, 'unknown', 1, ?, ?) ON CONFLICT DO NOTHING",
+                 VALUES (?, ?, ?, ?, ?, 'unknown', 1, ?, ?)
+                 -- Never presented yet: it belongs to whatever is configured by now.
+                 ON CONFLICT DO UPDATE SET registration = excluded.registration
+                     WHERE version = 1 AND attempt_wall IS NULL",
             ),
             id,
         )
