@@ -8,7 +8,7 @@ use std::time::Duration;
 use moka::sync::Cache;
 use serde_json::json;
 
-use crate::clock::{Moment, Timestamp};
+use crate::clock::Moment;
 use crate::jwt::Verified;
 use crate::model::{Issued, Scope, TokenKey};
 use crate::secret::Secret;
@@ -105,18 +105,12 @@ impl CachedToken {
         body.extend_from_slice(&self.tail);
         body
     }
-
-    /// When its life ends.
-    #[must_use]
-    pub fn expires_at(&self) -> Timestamp {
-        self.issued.expires_at()
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::{Clock as _, ManualClock};
+    use crate::clock::{Clock as _, ManualClock, Timestamp};
     use crate::model::{GrantKey, ServiceName, UserName};
 
     #[test]

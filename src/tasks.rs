@@ -79,12 +79,6 @@ impl Tasks {
     pub async fn stopped(&self) {
         self.tracker.wait().await;
     }
-
-    /// How many tasks are running.
-    #[must_use]
-    pub fn running(&self) -> usize {
-        self.tracker.len()
-    }
 }
 
 #[cfg(test)]
