@@ -100,6 +100,7 @@ pub struct Running {
 
 impl App {
     /// Makes every part, opens the store and binds the sockets.
+    ///
     /// # Errors
     /// What the operator must mend, or wait for.
     pub async fn build(settings: Settings, ports: Ports) -> Result<Self, StartError> {

@@ -191,8 +191,7 @@ impl Engine {
         want: Want,
     ) -> impl Future<Output = Result<Arc<CachedToken>, Failure>> + Send + use<> {
         let (inner, token_key) = (Arc::clone(&self.0), key.clone());
-        let leave = if matches!(want, Want::Exchange) { Leave::Granted } else { Leave::Asked };
-        let flight = (key.clone(), leave);
+        let flight = (key.clone(), want.leave());
         let flight = self.0.flights.join(&flight, move || async move { inner.fly(&token_key, want).await });
         async move {
             flight.result().await.unwrap_or_else(|crashed| {
@@ -212,6 +211,15 @@ enum Want {
     Newer(Option<i64>),
     /// An exchange.
     Exchange,
+}
+
+impl Want {
+    fn leave(self) -> Leave {
+        match self {
+            Self::Newer(_) => Leave::Asked,
+            Self::Exchange => Leave::Granted,
+        }
+    }
 }
 
 impl Inner {
@@ -276,8 +284,7 @@ impl Inner {
                 return Err(failure);
             }
         }
-        let leave = if matches!(want, Want::Exchange) { Leave::Granted } else { Leave::Asked };
-        let result = self.obtain(&id, key, &service, leave).await;
+        let result = self.obtain(&id, key, &service, want.leave()).await;
         match &result {
             Ok(_) => self.holdoffs.clear(key),
             Err(failure) => tracing::warn!(grant = %key.grant, role = ?key.role, ?failure, "no fresh token"),

@@ -259,6 +259,7 @@ impl Inner {
             .refresh_token
             .as_ref()
             .map(|token| if *token == attempt.refresh_token { SameOrNew::Same } else { SameOrNew::New });
+        let is_bearer = tokens.token_type.eq_ignore_ascii_case("bearer");
         let mut answer = Commit {
             refresh_token: tokens.refresh_token,
             rotation: attempt.rotation.learn(rotated),
@@ -268,7 +269,7 @@ impl Inner {
             access_token: tokens.access_token,
             now: self.parts.clock.now().wall,
         };
-        if !tokens.token_type.eq_ignore_ascii_case("bearer") {
+        if !is_bearer {
             // The refresh token counts all the same; the access token must never get out.
             answer.issued.expires_in = Duration::ZERO;
         }
@@ -285,7 +286,7 @@ impl Inner {
                 return Err(Failure::StoreUnavailable { retry_after: SHORTLY });
             }
         };
-        if !tokens.token_type.eq_ignore_ascii_case("bearer") {
+        if !is_bearer {
             let hint = "the token is not a bearer token: the client demands DPoP, which no data driver speaks; switch \
                         off `Require DPoP` in the app integration's General tab in Okta";
             return Err(Failure::TokenInvalid { hint: hint.to_owned() });

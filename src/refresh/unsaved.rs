@@ -21,6 +21,13 @@ const LAST_TRIES: u32 = 3;
 /// Each grant's answer, and the version that it is to replace.
 type Held = HashMap<GrantId, (i64, Arc<Commit>)>;
 
+/// Where an answer has got to.
+#[derive(PartialEq, Eq)]
+enum Saved {
+    InStore,
+    BesideStore,
+}
+
 /// The answers that are not on disk.
 #[derive(Clone)]
 pub(super) struct Unsaved {
@@ -48,8 +55,10 @@ impl Unsaved {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), held);
         let (this, latch) = (self.clone(), self.ready.hold("store"));
         self.tasks.spawn(async move {
-            this.save(&id, version, &answer).await;
-            this.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            // What went beside the store stays held: the one in the store is used up until the next start takes it up.
+            if this.save(&id, version, &answer).await == Saved::InStore {
+                this.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            }
             drop(latch);
         });
     }
@@ -58,16 +67,23 @@ impl Unsaved {
     pub(super) async fn spill(&self) {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for (id, (version, answer)) in held {
-            match self.store.spill(&id, version, &answer).await {
-                Ok(()) => tracing::warn!(grant = %id.key, "the answer was put into a file beside the store"),
-                Err(error) => {
-                    tracing::error!(grant = %id.key, %error, "can't be put beside the store either");
-                }
-            }
+            self.spill_one(&id, version, &answer).await;
         }
     }
 
-    async fn save(&self, id: &GrantId, version: i64, answer: &Commit) {
+    /// Whether it is beside the store.
+    async fn spill_one(&self, id: &GrantId, version: i64, answer: &Commit) -> bool {
+        let result = self.store.spill(id, version, answer).await;
+        match &result {
+            Ok(()) => {
+                tracing::warn!(grant = %id.key, "stopping: the answer was put into a file beside the store");
+            }
+            Err(error) => tracing::error!(grant = %id.key, %error, "can't be put beside the store either"),
+        }
+        result.is_ok()
+    }
+
+    async fn save(&self, id: &GrantId, version: i64, answer: &Commit) -> Saved {
         let (mut tries, mut tries_since_stop) = (0, 0);
         loop {
             let wait = back_off(tries, RETRY, 500 + self.entropy.below(500));
@@ -79,13 +95,13 @@ impl Unsaved {
             match self.store.commit(id, version, answer).await {
                 Ok(Committed::Done(_)) => {
                     tracing::info!(grant = %id.key, tries, "a refresh token that could not be written is on disk now");
-                    return;
+                    return Saved::InStore;
                 }
                 Ok(Committed::Superseded) => {
                     // Either an earlier try was written although it reported an error, or the grant was replaced by an
                     // import meanwhile; in both cases nothing is left to save.
                     tracing::info!(grant = %id.key, tries, "the grant moved on while its answer could not be written");
-                    return;
+                    return Saved::InStore;
                 }
                 Err(error) => {
                     tracing::error!(grant = %id.key, tries, %error, "a new refresh token can't be written; it is kept in memory");
@@ -93,16 +109,8 @@ impl Unsaved {
             }
             if self.tasks.is_stopping() {
                 tries_since_stop += 1;
-                if tries_since_stop >= LAST_TRIES {
-                    match self.store.spill(id, version, answer).await {
-                        Ok(()) => {
-                            tracing::warn!(grant = %id.key, "stopping: the answer was put into a file beside the store");
-                            return;
-                        }
-                        Err(error) => {
-                            tracing::error!(grant = %id.key, %error, "can't be put beside the store either");
-                        }
-                    }
+                if tries_since_stop >= LAST_TRIES && self.spill_one(id, version, answer).await {
+                    return Saved::BesideStore;
                 }
             }
         }

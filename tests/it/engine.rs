@@ -253,6 +253,10 @@ async fn a_stop_in_that_state_puts_the_answer_beside_the_store_and_the_next_star
     let running = scene.connected().await;
     scene.full.store(true, Ordering::Relaxed);
     assert!(running.engine.refresh(&Scene::token(None)).await.is_err());
+    running.tasks.stop();
+    running.tasks.stopped().await;
+    let late = running.engine.refresh(&Scene::token(None)).await.err();
+    assert!(matches!(late, Some(Failure::StoreUnavailable { .. })), "{late:?}: the store's token is used up");
     running.stop().await;
     scene.full.store(false, Ordering::Relaxed);
     let running = scene.engine().await;
