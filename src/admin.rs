@@ -1,24 +1,36 @@
 //! The admin socket's interface: whoever opens the socket may do everything, so there is no policy here.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::{Method, Request, Response};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
+use serde_json::json;
 use tracing::Instrument as _;
 
 use crate::api::answer::{self, request_id};
+use crate::api::body;
 use crate::api::error::Problem;
+use crate::api::query::Query;
+use crate::cache::TokenCache;
+use crate::clock::{Clock, Moment};
 use crate::entropy::Entropy;
-use crate::model::{GrantKey, ServiceName, UserName};
+use crate::model::{GrantKey, Service, ServiceName, UserName};
+use crate::ready::Ready;
 use crate::refresh::Engine;
 use crate::server::{Handler, Peer};
 use crate::store::Store;
 
-/// Grants: list, import, refresh.
+/// Grants: list, import, refresh, revoke; and users, who are forgotten.
 mod grants;
+
+/// The sidecar at a glance.
+mod status;
 
 /// `/metrics`, `/live`, `/ready`, on a listener, thread and runtime of their own.
 pub mod observe;
@@ -29,14 +41,33 @@ pub struct Admin {
     pub engine: Engine,
     /// Where it is remembered.
     pub store: Arc<dyn Store>,
-    /// The services by name.
-    pub services: std::collections::HashSet<ServiceName>,
+    /// What is in memory.
+    pub cache: TokenCache,
+    /// What is being waited for.
+    pub ready: Ready,
+    /// Reads the configuration again.
+    pub reload: Arc<dyn Reload>,
+    /// How long an administrator waits for an authorization server at most.
+    pub patience: Duration,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// When the process began.
+    pub started: Moment,
     /// For request ids.
     pub entropy: Arc<dyn Entropy>,
 }
 
+/// Reads the configuration again beside the one in use and swaps, or keeps the old one and says why.
+#[async_trait]
+pub trait Reload: Send + Sync {
+    /// # Errors
+    /// Every reason why the old one stays in use.
+    async fn reload(&self) -> Result<(), Vec<String>>;
+}
+
 impl Handler for Admin {
     async fn answer(&self, peer: Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (request, mut body) = request.into_parts();
         let id = request_id(&request, &*self.entropy);
         let uid = match peer {
             Peer::Local(caller) => Some(caller.uid()),
@@ -44,48 +75,80 @@ impl Handler for Admin {
         };
         let span = tracing::info_span!("admin", id = id.as_str(), uid);
         let handle = async {
-            let answer = self.route(request).await.unwrap_or_else(|problem| {
+            let answer = self.route(&request, &mut body).await.unwrap_or_else(|problem| {
                 tracing::info!(error = problem.error(), "refused");
                 problem.into_answer(&id)
             });
-            answer::finish(answer, &id)
+            let mut answer = answer::finish(answer, &id);
+            body::dispose(&mut body, &mut answer).await;
+            answer
         };
         handle.instrument(span).await
     }
 }
 
 impl Admin {
-    async fn route(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Problem> {
-        answer::check_head(&request)?;
-        let path = request.uri().path().to_owned();
+    async fn route(&self, request: &Parts, body: &mut Incoming) -> Result<Response<Full<Bytes>>, Problem> {
+        answer::check_head(request)?;
+        let path = request.uri.path().to_owned();
         let parts: Vec<&str> = path.split('/').skip(1).collect();
-        match (request.method(), parts.as_slice()) {
-            (&Method::GET | &Method::HEAD, ["v1", "grants"]) => {
-                grants::list(self, request.uri().query()).await
-            }
+        let query = request.uri.query();
+        if !matches!(parts.as_slice(), ["v1", "grants"] | ["v1", "grants", _, _, "refresh"]) {
+            Query::parse(query, &[])?;
+        }
+        match (&request.method, parts.as_slice()) {
+            (&Method::GET | &Method::HEAD, ["v1", "grants"]) => grants::list(self, query).await,
             (&Method::PUT, ["v1", "grants", service, user]) => {
                 let key = self.key(service, user)?;
-                grants::import(self, key, request.into_body()).await
+                grants::import(self, key, &body::read(body).await?).await
+            }
+            (&Method::DELETE, ["v1", "grants", service, user]) => {
+                grants::revoke(self, self.key(service, user)?).await
             }
             (&Method::POST, ["v1", "grants", service, user, "refresh"]) => {
-                grants::refresh(self, self.key(service, user)?, request.uri().query()).await
+                grants::refresh(self, self.key(service, user)?, query).await
             }
-            (_, ["v1", "grants"]) => Err(Problem::method_not_allowed("GET")),
-            (_, ["v1", "grants", _, _]) => Err(Problem::method_not_allowed("PUT")),
-            (_, ["v1", "grants", _, _, "refresh"]) => Err(Problem::method_not_allowed("POST")),
-            _ => Err(Problem::not_found("there is nothing here; see GET /v1/grants")),
+            (&Method::DELETE, ["v1", "users", user]) => grants::erase(self, &user_of(user)?).await,
+            (&Method::GET | &Method::HEAD, ["v1", "status"]) => status::status(self).await,
+            (&Method::POST, ["v1", "reload"]) => match self.reload.reload().await {
+                Ok(()) => Ok(answer::json(StatusCode::OK, &json!({ "reloaded": true }))),
+                Err(problems) => {
+                    let problem = Problem::invalid_request("the configuration in use stays; see `problems`");
+                    Err(problem.with("problems", problems))
+                }
+            },
+            (_, ["v1", "grants" | "status"]) => Err(Problem::method_not_allowed("GET, HEAD")),
+            (_, ["v1", "grants", _, _]) => Err(Problem::method_not_allowed("PUT, DELETE")),
+            (_, ["v1", "users", _]) => Err(Problem::method_not_allowed("DELETE")),
+            (_, ["v1", "grants", _, _, "refresh"] | ["v1", "reload"]) => {
+                Err(Problem::method_not_allowed("POST"))
+            }
+            _ => Err(Problem::not_found("there is nothing here; see GET /v1/grants and GET /v1/status")),
         }
     }
 
-    /// A grant's key from a path, whose service must be configured.
+    /// A grant's key from a path, whose service must be configured and have users.
     fn key(&self, service: &str, user: &str) -> Result<GrantKey, Problem> {
-        let decode = |part| percent_decode_str(part).decode_utf8().unwrap_or_default();
-        let service = ServiceName::parse(&decode(service))
-            .filter(|service| self.services.contains(service))
-            .ok_or_else(Problem::unknown_service)?;
-        let malformed =
-            || Problem::invalid_parameter("user", "must be 1 to 256 bytes without control characters");
-        let user = UserName::parse(&decode(user)).ok_or_else(malformed)?;
-        Ok(GrantKey { service, user })
+        let service = self.service(service)?;
+        if !service.has_users() {
+            return Err(Problem::invalid_parameter("user", "the service's tokens speak for no user"));
+        }
+        Ok(GrantKey { service: service.name.clone(), user: user_of(user)? })
     }
+
+    fn service(&self, name: &str) -> Result<Arc<Service>, Problem> {
+        let name = ServiceName::parse(&decode(name));
+        name.and_then(|name| self.engine.service(&name)).ok_or_else(Problem::unknown_service)
+    }
+}
+
+fn user_of(part: &str) -> Result<UserName, Problem> {
+    let malformed = || {
+        Problem::invalid_parameter("user", "must be 1 to 256 characters, none of them a control character")
+    };
+    UserName::parse(&decode(part)).ok_or_else(malformed)
+}
+
+fn decode(part: &str) -> String {
+    percent_decode_str(part).decode_utf8().unwrap_or_default().into_owned()
 }

@@ -1,22 +1,23 @@
 //! The vending socket's interface: method and path to handler, and what all answers have in common.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::{Method, Request, Response};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode};
 use tracing::Instrument as _;
 
 use crate::broker::Broker;
 use crate::caller::Caller;
 use crate::entropy::Entropy;
 use crate::metrics::Metrics;
-use crate::model::ServiceName;
 use crate::policy::Policy;
 use crate::server::{Handler, Peer};
+use crate::store::Store;
 
 /// The parameters of a request's query.
 pub mod query;
@@ -24,8 +25,20 @@ pub mod query;
 /// Every failure's status, code and sentence.
 pub mod error;
 
+/// Reads bodies, or does away with them.
+pub mod body;
+
 /// `GET /v1/token`.
 mod token;
+
+/// `POST /v1/introspect`.
+mod introspect;
+
+/// `GET /v1/services`.
+mod services;
+
+/// `GET /v1/grants`.
+pub mod grants;
 
 /// What all answers have in common: request ids and headers.
 pub mod answer;
@@ -33,24 +46,34 @@ pub mod answer;
 use answer::request_id;
 use error::Problem;
 
+/// This interface, described.
+pub const OPENAPI: &str = include_str!("api/openapi.json");
+
 /// The interface that workers see.
 pub struct Api {
-    /// Who may.
-    pub policy: Policy,
+    /// What a reload replaces.
+    pub terms: ArcSwap<Terms>,
     /// Who gives.
     pub broker: Broker,
-    /// What may stand in a metric's `service` label.
-    pub services: HashSet<ServiceName>,
-    /// How long a caller waits at most.
-    pub request_timeout: Duration,
+    /// Where grants are remembered.
+    pub store: Arc<dyn Store>,
     /// For request ids.
     pub entropy: Arc<dyn Entropy>,
     /// Counters.
     pub metrics: Arc<Metrics>,
 }
 
+/// On what terms workers get something.
+pub struct Terms {
+    /// Who may.
+    pub policy: Policy,
+    /// How long a caller waits at most.
+    pub request_timeout: Duration,
+}
+
 impl Handler for Api {
     async fn answer(&self, peer: Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (request, mut body) = request.into_parts();
         let id = request_id(&request, &*self.entropy);
         let Peer::Local(caller) = peer else {
             // Tokens never leave over TCP, whatever listener this handler is put behind.
@@ -58,11 +81,13 @@ impl Handler for Api {
         };
         let span = tracing::info_span!("request", id = id.as_str(), uid = caller.uid(), pid = caller.pid());
         let handle = async {
-            let answer = self.route(&caller, &request).await.unwrap_or_else(|problem| {
+            let answer = self.route(&caller, &request, &mut body).await.unwrap_or_else(|problem| {
                 tracing::info!(error = problem.error(), "refused");
                 problem.into_answer(&id)
             });
-            answer::finish(answer, &id)
+            let mut answer = answer::finish(answer, &id);
+            body::dispose(&mut body, &mut answer).await;
+            answer
         };
         handle.instrument(span).await
     }
@@ -72,13 +97,24 @@ impl Api {
     async fn route(
         &self,
         caller: &Caller,
-        request: &Request<Incoming>,
+        request: &Parts,
+        body: &mut Incoming,
     ) -> Result<Response<Full<Bytes>>, Problem> {
         answer::check_head(request)?;
-        match (request.method(), request.uri().path()) {
-            (&Method::GET | &Method::HEAD, "/v1/token") => token::vend(self, caller, request).await,
-            (_, "/v1/token") => Err(Problem::method_not_allowed("GET")),
-            _ => Err(Problem::not_found("there is nothing here; see GET /v1/token")),
+        let read = matches!(request.method, Method::GET | Method::HEAD);
+        match request.uri.path() {
+            "/v1/token" if read => token::vend(self, caller, request).await,
+            "/v1/services" if read => services::list(self, caller, request),
+            "/v1/grants" if read => grants::list(self, caller, request).await,
+            "/v1/openapi.json" if read => Ok(answer::answer(StatusCode::OK, "application/json", OPENAPI)),
+            "/v1/introspect" if request.method == Method::POST => {
+                introspect::introspect(self, caller, request, body).await
+            }
+            "/v1/token" | "/v1/services" | "/v1/grants" | "/v1/openapi.json" => {
+                Err(Problem::method_not_allowed("GET, HEAD"))
+            }
+            "/v1/introspect" => Err(Problem::method_not_allowed("POST")),
+            _ => Err(Problem::not_found("there is nothing here; see GET /v1/openapi.json")),
         }
     }
 }

@@ -1,43 +1,39 @@
 //! The one place that names every part and wires them. No decisions live here.
 
-use std::collections::{HashMap, HashSet};
-use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixListener as StdUnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::admin::Admin;
+use arc_swap::ArcSwap;
+use tokio::sync::Mutex;
+
 use crate::admin::observe::{Observe, Observing};
-use crate::api::Api;
-use crate::authorization_server::AuthorizationServer;
-use crate::authorization_server::client::{Client, Config};
-use crate::authorization_server::client_authentication::ClientAuthentication;
-use crate::authorization_server::http::HttpClient;
+use crate::admin::{Admin, Reload};
+use crate::api::{Api, Terms};
 use crate::broker::Broker;
 use crate::cache::TokenCache;
 use crate::caller::overflow_uid;
 use crate::clock::{Clock, SystemClock};
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::metrics::Metrics;
-use crate::model::ServiceName;
 use crate::policy::Policy;
 use crate::ready::{Latch, Ready};
-use crate::refresh::plan::Recovery;
+use crate::refresh::setup::Setup;
 use crate::refresh::{Engine, Parts};
 use crate::server::{self, Limits};
-use crate::settings::{Server, Settings};
+use crate::settings::Settings;
 use crate::socket::{self, Listening};
+use crate::store::Store;
 use crate::store::metered::MeteredStore;
-use crate::store::seal::Sealer;
-use crate::store::sqlite::{OpenError, SqliteStore};
-use crate::store::{Lease, Store};
 use crate::tasks::Tasks;
 
-/// How long to wait for the process that owns the store to end.
-const PATIENCE_FOR_STORE: Duration = Duration::from_mins(1);
-/// Between two looks whether it has.
-const STEP: Duration = Duration::from_millis(100);
-/// How often to look whether its port is free.
-const PORT_TRIES: u32 = 50;
+mod open;
+mod reload;
+
+use open::{bind_metrics, open_store, setup};
+use reload::Reloader;
+
 /// What is read of a head at all; what is too large below that is refused in our own words.
 const HEAD: usize = 64 * 1024;
 const HEADERS: usize = 256;
@@ -46,6 +42,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const ADMIN_CONNECTIONS: usize = 64;
 
 /// What the outside world is to the process.
+#[derive(Clone)]
 pub struct Ports {
     /// The time.
     pub clock: Arc<dyn Clock>,
@@ -94,17 +91,21 @@ pub struct Running {
     tasks: Tasks,
     engine: Engine,
     store: Arc<dyn Store>,
+    reload: Arc<dyn Reload>,
     metrics_address: SocketAddr,
     _observing: Observing,
 }
 
 impl App {
-    /// Makes every part, opens the store and binds the sockets.
+    /// Makes every part, opens the store and binds the sockets, unless they are among the `inherited` ones.
     ///
     /// # Errors
     /// What the operator must mend, or wait for.
-    pub async fn build(settings: Settings, ports: Ports) -> Result<Self, StartError> {
-        let Ports { clock, entropy } = ports;
+    pub async fn build(
+        mut settings: Settings,
+        ports: Ports,
+        mut inherited: Vec<StdUnixListener>,
+    ) -> Result<Self, StartError> {
         let (tasks, ready, cache) = (Tasks::new(), Ready::default(), TokenCache::default());
         let latch = ready.hold("start");
         let metrics = Arc::new(Metrics::new().map_err(|error| StartError::Failed(error.to_string()))?);
@@ -113,39 +114,55 @@ impl App {
         let observe = Observe { metrics: Arc::clone(&metrics), ready: ready.clone(), cache: cache.clone() };
         let (listener, metrics_address) = bind_metrics(&settings).await?;
         let observing = observe.start(listener).map_err(|error| StartError::Failed(error.to_string()))?;
+        let Ports { clock, entropy } = ports.clone();
         let store: Arc<dyn Store> =
             Arc::new(MeteredStore::new(store, Arc::clone(&clock), Arc::clone(&metrics), ready.clone()));
-        let services: HashMap<_, _> = settings
-            .services
-            .iter()
-            .map(|service| (service.name.clone(), Arc::new(service.clone())))
-            .collect();
-        let engine = Engine::new(Parts {
+        let setup = setup(&mut settings, &ports, &metrics).map_err(StartError::Failed)?;
+        let terms = Terms { policy: policy(&settings, &setup), request_timeout: settings.request_timeout };
+        let parts = Parts {
             store: Arc::clone(&store),
-            servers: servers(&settings, &clock, &metrics)?,
-            services: services.clone(),
             cache: cache.clone(),
-            life: settings.life,
-            lease: Lease { owner: entropy.text(16), duration: settings.lease },
+            owner: entropy.text(16),
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             tasks: tasks.clone(),
             ready: ready.clone(),
             metrics: Arc::clone(&metrics),
-        });
-        let names: HashSet<ServiceName> = services.keys().cloned().collect();
-        let broker =
-            Broker::new(engine.clone(), cache, settings.life, Arc::clone(&clock), Arc::clone(&metrics));
-        let api = Api {
-            policy: Policy::new(settings.callers.clone(), services, overflow_uid()),
-            broker,
-            services: names.clone(),
-            request_timeout: settings.request_timeout,
+        };
+        let engine = Engine::new(parts, setup);
+        let api = Arc::new(Api {
+            terms: ArcSwap::from_pointee(terms),
+            broker: Broker::new(engine.clone(), cache.clone(), Arc::clone(&clock), Arc::clone(&metrics)),
+            store: Arc::clone(&store),
             entropy: Arc::clone(&entropy),
             metrics: Arc::clone(&metrics),
-        };
-        let admin = Admin { engine: engine.clone(), store: Arc::clone(&store), services: names, entropy };
-        let bind = |config| socket::bind(config).map_err(StartError::Failed);
+        });
+        let reload = Arc::new(Reloader {
+            path: settings.path.clone(),
+            fixed: settings.fixed.clone(),
+            engine: engine.clone(),
+            api: Arc::clone(&api),
+            ports,
+            metrics: Arc::clone(&metrics),
+            turn: Mutex::default(),
+        });
+        let admin = Arc::new(Admin {
+            engine: engine.clone(),
+            store: Arc::clone(&store),
+            cache,
+            ready: ready.clone(),
+            reload,
+            patience: settings.request_timeout,
+            started: clock.now(),
+            clock,
+            entropy,
+        });
+        // In this order: who sees the vending socket may count on the other one.
+        let mut open = |config| socket::open(config, &mut inherited).map_err(StartError::Failed);
+        let (admin_socket, vending_socket) = (open(&settings.fixed.admin)?, open(&settings.fixed.socket)?);
+        if let Some(unknown) = inherited.first() {
+            return Err(StartError::Failed(socket::not_ours(unknown)));
+        }
         let limits = |connections, connections_per_uid| Limits {
             connections,
             connections_per_uid,
@@ -154,11 +171,10 @@ impl App {
             header_timeout: HEADER_TIMEOUT,
             grace: settings.request_timeout,
         };
-        let vending_limits = limits(settings.max_connections, settings.max_connections_per_uid);
+        let vending_limits = limits(settings.fixed.max_connections, settings.fixed.max_connections_per_uid);
         Ok(Self {
-            // In this order: who sees the vending socket may count on the other one.
-            admin: (bind(&settings.admin)?, Arc::new(admin), limits(ADMIN_CONNECTIONS, ADMIN_CONNECTIONS)),
-            vending: (bind(&settings.socket)?, Arc::new(api), vending_limits),
+            admin: (admin_socket, admin, limits(ADMIN_CONNECTIONS, ADMIN_CONNECTIONS)),
+            vending: (vending_socket, api, vending_limits),
             tasks,
             metrics,
             ready,
@@ -187,6 +203,7 @@ impl App {
         );
         self.tasks.spawn_vital(serving);
         let (listener, handler, limits) = self.admin;
+        let reload = Arc::clone(&handler.reload);
         let serving = server::serve("admin", listener, handler, limits, self.tasks.clone(), self.metrics);
         self.tasks.spawn_vital(serving);
         drop(self.latch);
@@ -195,6 +212,7 @@ impl App {
             tasks: self.tasks,
             engine: self.engine,
             store: self.store,
+            reload,
             metrics_address: self.metrics_address,
             _observing: self.observing,
         })
@@ -214,6 +232,11 @@ impl Running {
         self.metrics_address
     }
 
+    /// Reads the configuration again. The log says what came of it.
+    pub async fn reload(&self) {
+        let _logged = self.reload.reload().await;
+    }
+
     /// What a process does that may not wait for the rest: what a grant depends on is put where the next start finds it.
     pub async fn force(&self) {
         self.engine.spill().await;
@@ -229,73 +252,6 @@ impl Running {
     }
 }
 
-/// The process whose store we have got may take a moment longer to let go of its port.
-async fn bind_metrics(settings: &Settings) -> Result<(StdTcpListener, SocketAddr), StartError> {
-    let bind = || {
-        let listener = StdTcpListener::bind(settings.metrics)?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
-        Ok::<_, std::io::Error>((listener, address))
-    };
-    let mut tries = 0;
-    loop {
-        match bind() {
-            Ok(bound) => return Ok(bound),
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && tries < PORT_TRIES => {
-                tries += 1;
-                tokio::time::sleep(STEP).await;
-            }
-            Err(error) => {
-                return Err(StartError::Failed(format!("admin.metrics = \"{}\": {error}", settings.metrics)));
-            }
-        }
-    }
-}
-
-async fn open_store(settings: &Settings) -> Result<SqliteStore, StartError> {
-    let sealer = || Sealer::from_file(&settings.key_file).map_err(StartError::Failed);
-    let mut waited = Duration::ZERO;
-    loop {
-        match SqliteStore::open(&settings.database, sealer()?).await {
-            Ok(store) => return Ok(store),
-            Err(OpenError::Failed(error)) => return Err(StartError::Failed(error)),
-            Err(error @ OpenError::InUse { .. }) if waited >= PATIENCE_FOR_STORE => {
-                return Err(StartError::InUse(error.to_string()));
-            }
-            Err(error @ OpenError::InUse { .. }) => {
-                if waited.as_millis().is_multiple_of(5000) {
-                    tracing::warn!(%error, "waiting for it to end");
-                }
-                tokio::time::sleep(STEP).await;
-                waited += STEP;
-            }
-        }
-    }
-}
-
-type Servers = HashMap<String, (Arc<dyn AuthorizationServer>, Recovery)>;
-
-fn servers(
-    settings: &Settings,
-    clock: &Arc<dyn Clock>,
-    metrics: &Arc<Metrics>,
-) -> Result<Servers, StartError> {
-    let make = |(name, server): (&String, &Server)| {
-        let config = Config {
-            name: name.clone(),
-            issuer: server.issuer.clone(),
-            request_timeout: server.request_timeout,
-        };
-        let http = HttpClient::new(server.ca_file.as_deref()).map_err(StartError::Failed)?;
-        let authentication = ClientAuthentication::new(
-            server.client_id.clone(),
-            server.client_secret.clone(),
-            server.client_secret_file.clone(),
-        );
-        let client = Client::new(config, http, authentication, Arc::clone(clock), Arc::clone(metrics))
-            .map_err(|error| StartError::Failed(format!("{}: {error}", server.issuer)))?;
-        let recovery = Recovery { leeway: server.leeway, deadline: server.request_timeout };
-        Ok((name.clone(), (Arc::new(client) as Arc<dyn AuthorizationServer>, recovery)))
-    };
-    settings.servers.iter().map(make).collect()
+fn policy(settings: &Settings, setup: &Setup) -> Policy {
+    Policy::new(settings.callers.clone(), setup.services.clone(), overflow_uid())
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::clock::Timestamp;
-use crate::jwt::{Expectation, Verified, VerifyError};
+use crate::jwt::{Claims, Expectation, Verified, VerifyError};
 use crate::model::Scope;
 use crate::secret::Secret;
 
@@ -18,11 +18,15 @@ mod answer;
 /// How we prove who we are: RFC 6749 §2.3.
 pub mod client_authentication;
 
+/// The key that we sign with.
+pub mod signing_key;
+
 /// The client of one real server.
 pub mod client;
 
 /// Its metadata document: RFC 8414, OpenID Connect Discovery.
 mod discovery;
+pub use discovery::Endpoints;
 pub(crate) use discovery::is_confidential;
 
 /// One request over one connection, with limits on everything.
@@ -38,6 +42,12 @@ pub trait AuthorizationServer: Send + Sync {
     /// is reset; never tries again by itself.
     async fn refresh(&self, refresh_token: &Secret, scope: &Scope, deadline: Duration) -> Exchange;
 
+    /// Asks for a token that speaks for the client itself (RFC 6749 §4.4), under the same rules.
+    async fn client_credentials(&self, scope: &Scope, deadline: Duration) -> Exchange;
+
+    /// Asks the server to forget a refresh token and all that came of it (RFC 7009). Asking again does no harm.
+    async fn revoke(&self, refresh_token: &Secret) -> Revocation;
+
     /// Asks whether a refresh token would be accepted (RFC 7662), which changes nothing at the server.
     async fn introspect(&self, refresh_token: &Secret) -> Introspection;
 
@@ -48,6 +58,10 @@ pub trait AuthorizationServer: Send + Sync {
         expected: &Expected<'_>,
         now: Timestamp,
     ) -> Result<Verified, Unverified>;
+
+    /// What a token that somebody shows says of itself, if the server issued it for `audience` and it is valid at `now`
+    /// (RFC 7662, answered here, by the server's keys).
+    async fn read(&self, token: &Secret, audience: &str, now: Timestamp) -> Result<Claims, Unverified>;
 
     /// Issuer and client in one text: what a refresh token from here is bound to.
     fn registration(&self) -> String;
@@ -153,6 +167,22 @@ pub enum Introspection {
     NotOffered,
     /// No answer that can be used.
     Failed(String),
+}
+
+/// How a revocation ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Revocation {
+    /// The server does not take the token any more, or never knew it.
+    Done,
+    /// The server offers no revocation: only its administrators can end the grant there.
+    NotOffered,
+    /// Not now; the token must be taken to be alive (RFC 7009 §2.2.1).
+    Failed {
+        /// What happened.
+        why: String,
+        /// When the server says that it is worth asking again.
+        retry_after: Option<Duration>,
+    },
 }
 
 /// Why a token can't be vouched for.

@@ -3,18 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::authorization_server::Unverified;
 use crate::cache::{CachedToken, TokenCache};
 use crate::clock::{Clock, Moment};
+use crate::jwt::Claims;
 use crate::metrics::Metrics;
-use crate::model::{Failure, Freshness, Life};
+use crate::model::{Failure, Freshness, Service};
 use crate::policy::Permit;
 use crate::refresh::Engine;
+use crate::secret::Secret;
+
+/// What a caller is told to wait where nothing better is known.
+const SHORTLY: Duration = Duration::from_secs(1);
 
 /// Hands out tokens.
 pub struct Broker {
     engine: Engine,
     cache: TokenCache,
-    life: Life,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
 }
@@ -29,14 +34,8 @@ enum Source {
 impl Broker {
     /// Vends what `engine` puts into `cache`.
     #[must_use]
-    pub fn new(
-        engine: Engine,
-        cache: TokenCache,
-        life: Life,
-        clock: Arc<dyn Clock>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self { engine, cache, life, clock, metrics }
+    pub fn new(engine: Engine, cache: TokenCache, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
+        Self { engine, cache, clock, metrics }
     }
 
     /// The token that `permit` is for, with at least `min_ttl` of life (by default what the configuration promises),
@@ -66,6 +65,21 @@ impl Broker {
         Ok(token)
     }
 
+    /// What a token that somebody shows says of itself, if it is one of this service's and valid now.
+    ///
+    /// # Errors
+    /// If that can't be told, since the authorization server's keys can't be had.
+    pub async fn introspect(&self, service: &Service, token: &Secret) -> Result<Option<Claims>, Failure> {
+        match self.engine.read(service, token).await {
+            Ok(claims) => Ok(Some(claims)),
+            Err(Unverified::Invalid(_)) => Ok(None),
+            Err(Unverified::NoKeys(why)) => {
+                tracing::warn!(service = %service.name, %why, "a token can't be introspected");
+                Err(Failure::ServerUnavailable { retry_after: SHORTLY })
+            }
+        }
+    }
+
     /// The time by the clock that lives are counted on.
     #[must_use]
     pub fn now(&self) -> Moment {
@@ -82,7 +96,8 @@ impl Broker {
             Some(token) => (token, Source::Cache),
             None => (self.engine.token(key, None).await?, Source::Refresh),
         };
-        let wanted = self.life.wanted(token.issued.expires_in, min_ttl);
+        let life = self.engine.life();
+        let wanted = life.wanted(token.issued.expires_in, min_ttl);
         match token.issued.freshness(&self.clock.now(), wanted) {
             Freshness::Fresh => Ok((token, source)),
             Freshness::Due => {
@@ -93,9 +108,9 @@ impl Broker {
             Freshness::Short | Freshness::Gone => {
                 let token = self.engine.token(key, Some(token.version)).await?;
                 let left = token.issued.remaining(&self.clock.now());
-                if left.is_zero() || left < self.life.promised(token.issued.expires_in).min(wanted) {
+                if left.is_zero() || left < life.promised(token.issued.expires_in).min(wanted) {
                     // The exchange took so long that its token is old already; the next one may be quicker.
-                    return Err(Failure::ServerUnavailable { retry_after: Duration::from_secs(1) });
+                    return Err(Failure::ServerUnavailable { retry_after: SHORTLY });
                 }
                 Ok((token, Source::Refresh))
             }

@@ -59,6 +59,21 @@ impl TokenCache {
         self.0.invalidate(key);
     }
 
+    /// None of them any longer.
+    pub fn clear(&self) {
+        self.0.invalidate_all();
+    }
+
+    /// Which there are, and how long until each is due; one that is due already waits for somebody to ask for it.
+    #[must_use]
+    pub fn due(&self, now: &Moment) -> Vec<(Arc<TokenKey>, Duration)> {
+        let left = |token: &CachedToken| {
+            let after_due = token.issued.expires_in.saturating_sub(token.issued.refresh_after);
+            token.issued.remaining(now).saturating_sub(after_due)
+        };
+        self.0.iter().map(|(key, token)| (key, left(&token))).collect()
+    }
+
     /// How many there are, roughly.
     #[must_use]
     pub fn len(&self) -> u64 {
@@ -77,13 +92,17 @@ impl CachedToken {
     #[must_use]
     pub fn new(key: &TokenKey, verified: Verified, issued: Issued, scope: Scope, version: i64) -> Self {
         let head = json!({ "access_token": verified.token().expose(), "token_type": "Bearer" }).to_string();
-        let tail = json!({
+        let mut tail = json!({
             "expires_at": issued.expires_at().to_string(),
             "scope": scope.of_the_token().to_string(),
             "service": key.grant.service.as_str(),
-            "user": key.grant.user.as_str(),
-        })
-        .to_string();
+        });
+        if let Some(members) = tail.as_object_mut()
+            && !key.grant.user.is_the_client()
+        {
+            members.insert("user".to_owned(), key.grant.user.as_str().into());
+        }
+        let tail = tail.to_string();
         let head = format!("{},\"expires_in\":", head.trim_end_matches('}')).into_bytes();
         let tail = format!(",{}", tail.trim_start_matches('{')).into_bytes();
         Self { verified, issued, scope, version, head, tail }

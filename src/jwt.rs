@@ -30,10 +30,52 @@ use keys::{KeySet, NoKey};
 
 /// How far the server's clock may be from ours, in milliseconds.
 const LEEWAY: i64 = 60_000;
-/// The one algorithm that Okta signs with.
-const ALGORITHM: Algorithm = Algorithm::RS256;
 /// Longest token that is looked at: 64 KiB, eight times what servers and proxies allow in a header.
 const LONGEST: usize = 64 * 1024;
+
+/// What a token may be signed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SigningAlgorithm {
+    /// The only one that Okta uses.
+    Rs256,
+    /// NetSuite's.
+    Ps256,
+    /// ECDSA on P-256.
+    Es256,
+    /// Ed25519.
+    EdDsa,
+}
+
+impl SigningAlgorithm {
+    /// All that can be configured.
+    pub const ALL: [Self; 4] = [Self::Rs256, Self::Ps256, Self::Es256, Self::EdDsa];
+
+    /// RFC 7518's and RFC 8037's name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rs256 => "RS256",
+            Self::Ps256 => "PS256",
+            Self::Es256 => "ES256",
+            Self::EdDsa => "EdDSA",
+        }
+    }
+
+    /// By its name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == name)
+    }
+
+    fn of_library(self) -> Algorithm {
+        match self {
+            Self::Rs256 => Algorithm::RS256,
+            Self::Ps256 => Algorithm::PS256,
+            Self::Es256 => Algorithm::ES256,
+            Self::EdDsa => Algorithm::EdDSA,
+        }
+    }
+}
 
 /// What a token must be to be believed.
 #[derive(Clone, Debug)]
@@ -106,8 +148,8 @@ pub enum VerifyError {
          authorization server in Okta, or set access_token = \"opaque\""
     )]
     Encrypted,
-    /// Not the pinned algorithm.
-    #[error("the access token is signed with {0:?}, only RS256 is accepted")]
+    /// Not an algorithm that is configured.
+    #[error("the access token is signed with {0:?}, which is not among the server's signing_algorithms")]
     Algorithm(String),
     /// It asks for an extension to be understood.
     #[error("the access token's header has `crit`, which is not supported")]
@@ -164,6 +206,60 @@ pub fn verify(
     expected: &Expectation<'_>,
     now: Timestamp,
 ) -> Result<Verified, VerifyError> {
+    let claims = genuine(token, keys)?;
+    believe(&claims, expected, now).map(|(user, expires_at)| Verified {
+        token: token.clone(),
+        user: Some(user),
+        expires_at: Some(expires_at),
+    })
+}
+
+/// What a token that is not verified says in one of its claims. Good for finding what is to be deleted.
+#[must_use]
+pub fn claimed_text(token: &Secret, claim: &str) -> Option<String> {
+    object(token.expose().split('.').nth(1)?).ok()?.text(claim).map(str::to_owned)
+}
+
+/// The claims of a token that `issuer` signed for `audience` and that is valid at `now`, whoever it is for (RFC 7662 asks
+/// no more). Unlike a token that has just come, one that is shown to us gets no leeway at its end.
+///
+/// # Errors
+/// The first reason not to believe it.
+pub fn introspect(
+    token: &Secret,
+    keys: &KeySet,
+    issuer: &str,
+    audience: &str,
+    now: Timestamp,
+) -> Result<Claims, VerifyError> {
+    let claims = genuine(token, keys)?;
+    addressed(&claims, issuer, audience)?;
+    if times(&claims, now)? <= now {
+        return Err(VerifyError::Expired);
+    }
+    Ok(Claims(claims.0.into_iter().collect()))
+}
+
+/// What a genuine token says.
+#[derive(Clone, Debug)]
+pub struct Claims(serde_json::Map<String, Value>);
+
+impl Claims {
+    /// A claim that is a text.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).and_then(Value::as_str)
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn into_members(self) -> serde_json::Map<String, Value> {
+        self.0
+    }
+}
+
+/// The claims of a token whose signature is right.
+fn genuine(token: &Secret, keys: &KeySet) -> Result<Object, VerifyError> {
     let text = token.expose();
     if text.len() > LONGEST {
         return Err(VerifyError::NotAJwt);
@@ -173,24 +269,19 @@ pub fn verify(
         return Err(if parts.len() == 5 { VerifyError::Encrypted } else { VerifyError::NotAJwt });
     };
     let header = object(header)?;
-    let algorithm = header.text("alg").ok_or(VerifyError::NotAJwt)?;
-    if algorithm != "RS256" {
-        return Err(VerifyError::Algorithm(algorithm.to_owned()));
-    }
+    let name = header.text("alg").ok_or(VerifyError::NotAJwt)?;
+    let algorithm = SigningAlgorithm::parse(name)
+        .filter(|algorithm| keys.allows(*algorithm))
+        .ok_or_else(|| VerifyError::Algorithm(name.to_owned()))?;
     if header.get("crit").is_some() {
         return Err(VerifyError::Critical);
     }
-    let key = keys.find(header.text("kid"))?;
+    let key = keys.find(header.text("kid"), algorithm)?;
     let signed = text.get(..text.len() - signature.len() - 1).ok_or(VerifyError::NotAJwt)?;
-    match jsonwebtoken::crypto::verify(signature, signed.as_bytes(), key, ALGORITHM) {
-        Ok(true) => {}
-        Ok(false) | Err(_) => return Err(VerifyError::Signature),
+    match jsonwebtoken::crypto::verify(signature, signed.as_bytes(), key, algorithm.of_library()) {
+        Ok(true) => object(payload),
+        Ok(false) | Err(_) => Err(VerifyError::Signature),
     }
-    believe(&object(payload)?, expected, now).map(|(user, expires_at)| Verified {
-        token: token.clone(),
-        user: Some(user),
-        expires_at: Some(expires_at),
-    })
 }
 
 /// When a token that is not verified yet says that it ends. Good for ending a life earlier, never for anything else.
@@ -204,21 +295,14 @@ pub fn claimed_expiry(token: &Secret) -> Option<Timestamp> {
     object(payload).ok()?.time("exp")
 }
 
-/// The claims of a token whose signature is right.
+/// A genuine token is the one that was asked for.
 fn believe(
     claims: &Object,
     expected: &Expectation<'_>,
     now: Timestamp,
 ) -> Result<(UserName, Timestamp), VerifyError> {
     let required = |name: &str| claims.text(name).ok_or_else(|| VerifyError::Claim(name.to_owned()));
-    let issuer = required("iss")?;
-    if issuer != expected.issuer {
-        return Err(VerifyError::Issuer(issuer.to_owned()));
-    }
-    if !claims.texts("aud").ok_or_else(|| VerifyError::Claim("aud".into()))?.contains(&expected.audience) {
-        let found = claims.get("aud").map(ToString::to_string).unwrap_or_default();
-        return Err(VerifyError::Audience(found));
-    }
+    addressed(claims, expected.issuer, expected.audience)?;
     let expires_at = times(claims, now)?;
     required("sub")?;
     let clients = [claims.text("cid"), claims.text("client_id")];
@@ -235,6 +319,18 @@ fn believe(
         return Err(VerifyError::User(user));
     }
     Ok((user, expires_at))
+}
+
+fn addressed(claims: &Object, issuer: &str, audience: &str) -> Result<(), VerifyError> {
+    let found = claims.text("iss").ok_or_else(|| VerifyError::Claim("iss".into()))?;
+    if found != issuer {
+        return Err(VerifyError::Issuer(found.to_owned()));
+    }
+    if !claims.texts("aud").ok_or_else(|| VerifyError::Claim("aud".into()))?.contains(&audience) {
+        let found = claims.get("aud").map(ToString::to_string).unwrap_or_default();
+        return Err(VerifyError::Audience(found));
+    }
+    Ok(())
 }
 
 fn times(claims: &Object, now: Timestamp) -> Result<Timestamp, VerifyError> {

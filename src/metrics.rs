@@ -1,5 +1,5 @@
-//! Every metric there is: name, help, labels, buckets. A label's values come from the configuration or from a closed
-//! list in the code, never from a request.
+//! Every metric there is, in one list: name, help, labels, buckets. A label's values come from the configuration or from a
+//! closed list in the code, never from a request.
 
 use prometheus::core::Collector;
 use prometheus::{
@@ -8,131 +8,123 @@ use prometheus::{
 };
 
 /// From a memory lookup to a caller's whole wait.
-const REQUEST_BUCKETS: [f64; 10] = [0.000_1, 0.000_5, 0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0];
+const REQUEST_BUCKETS: &[f64] = &[0.000_1, 0.000_5, 0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0];
 /// From a loopback server to the deadline of an exchange, retries included.
-const REFRESH_BUCKETS: [f64; 9] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
+const REFRESH_BUCKETS: &[f64] = &[0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
 /// From a cached page to a disk in trouble.
-const STORE_BUCKETS: [f64; 8] = [0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.25, 1.0];
+const STORE_BUCKETS: &[f64] = &[0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.25, 1.0];
+/// What has no buckets.
+const PLAIN: &[f64] = &[];
 
-/// The handles.
-#[expect(missing_docs, reason = "each field's help text is beside its name below")]
-pub struct Metrics {
-    registry: Registry,
-    pub token_requests: IntCounterVec,
-    pub token_request_duration: HistogramVec,
-    pub refreshes: IntCounterVec,
-    pub refresh_duration: HistogramVec,
-    pub grants: IntGaugeVec,
-    pub access_tokens_cached: IntGauge,
-    pub authorization_server_up: IntGaugeVec,
-    pub rate_limit_remaining: IntGaugeVec,
-    pub jwks_fetches: IntCounterVec,
-    pub jwt_verifications: IntCounterVec,
-    pub store_operations: IntCounterVec,
-    pub store_operation_duration: HistogramVec,
-    pub connections: IntGaugeVec,
-    pub requests_refused: IntCounterVec,
+/// What the list says of one metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed {
+    /// Its name.
+    pub name: &'static str,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// What it is about.
+    pub help: &'static str,
+    /// The labels that each of its samples has.
+    pub labels: &'static [&'static str],
+}
+
+macro_rules! metrics {
+    ($($field:ident: $type:ident = $name:literal $labels:tt $buckets:ident $help:literal;)+) => {
+        /// The handles.
+        #[expect(missing_docs, reason = "each field's help text is beside its name in the list")]
+        pub struct Metrics {
+            registry: Registry,
+            $(pub $field: $type,)+
+        }
+
+        /// The list.
+        pub const LIST: &[Listed] = &[
+            $(Listed { name: $name, kind: <$type as Metric>::KIND, help: $help, labels: &$labels },)+
+        ];
+
+        impl Metrics {
+            /// All of them, registered once.
+            ///
+            /// # Errors
+            /// If two had the same name or one a bad one: a mistake in this file.
+            pub fn new() -> Result<Self, prometheus::Error> {
+                let registry = Registry::new();
+                $(
+                    let $field = $type::make($name, $help, &$labels, $buckets)?;
+                    registry.register(Box::new($field.clone()))?;
+                )+
+                registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+                let metrics = Self { registry, $($field,)+ };
+                metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+                Ok(metrics)
+            }
+        }
+    };
+}
+
+metrics! {
+    token_requests: IntCounterVec = "bursar_token_requests_total" ["service", "result"] PLAIN
+        "Requests for a token, by how they ended (an unknown service is `unknown`)";
+    token_request_duration: HistogramVec = "bursar_token_request_duration_seconds" ["source"] REQUEST_BUCKETS
+        "How long callers waited for a token, by where it came from";
+    refreshes: IntCounterVec = "bursar_refreshes_total" ["authorization_server", "result"] PLAIN
+        "Requests to the token endpoint, by answer";
+    refresh_duration: HistogramVec = "bursar_refresh_duration_seconds" ["authorization_server"] REFRESH_BUCKETS
+        "How long an exchange took, from the request to its whole answer";
+    grants: IntGaugeVec = "bursar_grants" ["service", "state"] PLAIN
+        "Grants by state: active, or why they ended";
+    access_tokens_cached: IntGauge = "bursar_access_tokens_cached" [] PLAIN
+        "Access tokens in memory";
+    authorization_server_up: IntGaugeVec = "bursar_authorization_server_up" ["authorization_server"] PLAIN
+        "Whether the last request to it was answered";
+    rate_limit_remaining: IntGaugeVec =
+        "bursar_authorization_server_rate_limit_remaining" ["authorization_server"] PLAIN
+        "Token requests that the server would still take in this window, by its last answer";
+    jwks_fetches: IntCounterVec = "bursar_jwks_fetches_total" ["authorization_server", "result"] PLAIN
+        "Fetches of the key set, by result";
+    jwt_verifications: IntCounterVec = "bursar_jwt_verifications_total" ["authorization_server", "result"] PLAIN
+        "Access tokens verified, by result";
+    revocations: IntCounterVec = "bursar_revocations_total" ["authorization_server", "result"] PLAIN
+        "Requests to revoke a refresh token, by result";
+    store_operations: IntCounterVec = "bursar_store_operations_total" ["operation", "result"] PLAIN
+        "Operations on the store, by result";
+    store_operation_duration: HistogramVec = "bursar_store_operation_duration_seconds" ["operation"] STORE_BUCKETS
+        "How long operations on the store took";
+    connections: IntGaugeVec = "bursar_connections" ["listener"] PLAIN
+        "Open connections";
+    requests_refused: IntCounterVec = "bursar_requests_refused_total" ["reason"] PLAIN
+        "Connections and requests refused because a limit was reached or they were malformed";
+    reloads: IntCounterVec = "bursar_reloads_total" ["result"] PLAIN
+        "Configurations read again, by result";
+    build_info: IntGaugeVec = "bursar_build_info" ["version"] PLAIN
+        "1, labelled with the version";
 }
 
 impl Metrics {
-    /// All of them, registered once.
-    ///
-    /// # Errors
-    /// If two had the same name or one a bad one: a mistake in this file.
-    pub fn new() -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
-        let metrics = Self {
-            token_requests: counters(
-                "bursar_token_requests_total",
-                "Requests for a token, by how they ended (an unknown service is `unknown`)",
-                &["service", "result"],
-            )?,
-            token_request_duration: histograms(
-                "bursar_token_request_duration_seconds",
-                "How long callers waited for a token, by where it came from",
-                &["source"],
-                &REQUEST_BUCKETS,
-            )?,
-            refreshes: counters(
-                "bursar_refreshes_total",
-                "Exchanges of a refresh token, by answer",
-                &["authorization_server", "result"],
-            )?,
-            refresh_duration: histograms(
-                "bursar_refresh_duration_seconds",
-                "How long an exchange took, from the request to its whole answer",
-                &["authorization_server"],
-                &REFRESH_BUCKETS,
-            )?,
-            grants: gauges(
-                "bursar_grants",
-                "Grants by state: active, or why they ended",
-                &["service", "state"],
-            )?,
-            access_tokens_cached: IntGauge::new("bursar_access_tokens_cached", "Access tokens in memory")?,
-            authorization_server_up: gauges(
-                "bursar_authorization_server_up",
-                "Whether the last request to it was answered",
-                &["authorization_server"],
-            )?,
-            rate_limit_remaining: gauges(
-                "bursar_authorization_server_rate_limit_remaining",
-                "Token requests that the server would still take in this window, by its last answer",
-                &["authorization_server"],
-            )?,
-            jwks_fetches: counters(
-                "bursar_jwks_fetches_total",
-                "Fetches of the key set, by result",
-                &["authorization_server", "result"],
-            )?,
-            jwt_verifications: counters(
-                "bursar_jwt_verifications_total",
-                "Access tokens verified, by result",
-                &["authorization_server", "result"],
-            )?,
-            store_operations: counters(
-                "bursar_store_operations_total",
-                "Operations on the store, by result",
-                &["operation", "result"],
-            )?,
-            store_operation_duration: histograms(
-                "bursar_store_operation_duration_seconds",
-                "How long operations on the store took",
-                &["operation"],
-                &STORE_BUCKETS,
-            )?,
-            connections: gauges("bursar_connections", "Open connections", &["listener"])?,
-            requests_refused: counters(
-                "bursar_requests_refused_total",
-                "Connections and requests refused because a limit was reached or they were malformed",
-                &["reason"],
-            )?,
-            registry,
-        };
-        let build = gauges("bursar_build_info", "1, labelled with the version", &["version"])?;
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let all: [Box<dyn Collector>; 15] = [
-            Box::new(metrics.token_requests.clone()),
-            Box::new(metrics.token_request_duration.clone()),
-            Box::new(metrics.refreshes.clone()),
-            Box::new(metrics.refresh_duration.clone()),
-            Box::new(metrics.grants.clone()),
-            Box::new(metrics.access_tokens_cached.clone()),
-            Box::new(metrics.authorization_server_up.clone()),
-            Box::new(metrics.rate_limit_remaining.clone()),
-            Box::new(metrics.jwks_fetches.clone()),
-            Box::new(metrics.jwt_verifications.clone()),
-            Box::new(metrics.store_operations.clone()),
-            Box::new(metrics.store_operation_duration.clone()),
-            Box::new(metrics.connections.clone()),
-            Box::new(metrics.requests_refused.clone()),
-            Box::new(build),
-        ];
-        for collector in all {
-            metrics.registry.register(collector)?;
+    /// How many grants each service has in each state, in place of what was said before. What is gone becomes 0 and does
+    /// not vanish, so that no scrape sees a gap.
+    pub fn count_grants(&self, counts: impl Iterator<Item = (String, String, i64)>) {
+        let mut gone: std::collections::BTreeSet<(String, String)> = self
+            .grants
+            .collect()
+            .iter()
+            .flat_map(prometheus::proto::MetricFamily::get_metric)
+            .filter_map(|metric| {
+                let value = |name| {
+                    let label = metric.get_label().iter().find(|label| label.name() == name)?;
+                    Some(label.value().to_owned())
+                };
+                Some((value("service")?, value("state")?))
+            })
+            .collect();
+        for (service, state, count) in counts {
+            self.grants.with_label_values(&[&service, &state]).set(count);
+            gone.remove(&(service, state));
         }
-        metrics.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-        Ok(metrics)
+        for (service, state) in gone {
+            self.grants.with_label_values(&[&service, &state]).set(0);
+        }
     }
 
     /// The exposition in Prometheus' text format.
@@ -146,19 +138,51 @@ impl Metrics {
     }
 }
 
-fn counters(name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
-    IntCounterVec::new(Opts::new(name, help), labels)
+/// Makes one metric of its kind.
+trait Metric: Sized {
+    const KIND: &'static str;
+    fn make(name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> Result<Self, prometheus::Error>;
 }
 
-fn gauges(name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
-    IntGaugeVec::new(Opts::new(name, help), labels)
+impl Metric for IntCounterVec {
+    const KIND: &'static str = "counter";
+    fn make(name: &str, help: &str, labels: &[&str], _: &[f64]) -> Result<Self, prometheus::Error> {
+        Self::new(Opts::new(name, help), labels)
+    }
 }
 
-fn histograms(
-    name: &str,
-    help: &str,
-    labels: &[&str],
-    buckets: &[f64],
-) -> Result<HistogramVec, prometheus::Error> {
-    HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)
+impl Metric for IntGaugeVec {
+    const KIND: &'static str = "gauge";
+    fn make(name: &str, help: &str, labels: &[&str], _: &[f64]) -> Result<Self, prometheus::Error> {
+        Self::new(Opts::new(name, help), labels)
+    }
+}
+
+impl Metric for IntGauge {
+    const KIND: &'static str = "gauge";
+    fn make(name: &str, help: &str, _: &[&str], _: &[f64]) -> Result<Self, prometheus::Error> {
+        Self::new(name, help)
+    }
+}
+
+impl Metric for HistogramVec {
+    const KIND: &'static str = "histogram";
+    fn make(name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> Result<Self, prometheus::Error> {
+        Self::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_gone_is_counted_as_none() {
+        let metrics = Metrics::new().unwrap();
+        let count = |state: &str, count| ("s".to_owned(), state.to_owned(), count);
+        metrics.count_grants([count("active", 2)].into_iter());
+        metrics.count_grants([count("revoked", 1)].into_iter());
+        let of = |state| metrics.grants.with_label_values(&["s", state]).get();
+        assert_eq!((of("active"), of("revoked")), (0, 1));
+    }
 }

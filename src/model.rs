@@ -11,5 +11,5 @@ pub use failure::Failure;
 pub use grant::{EndReason, Grant, GrantState, Rotation, SameOrNew};
 pub use ids::{GrantId, GrantKey, RequestId, RoleName, ServiceName, TokenKey, UserName};
 pub use scope::{Scope, ScopeError};
-pub use service::{Kind, Service};
+pub use service::{Kind, Service, SpeaksFor};
 pub use token::{Freshness, Issued, Life};

@@ -24,7 +24,7 @@ pub struct Rule {
     pub gid: Option<u32>,
     /// What it may ask for.
     pub services: Vec<Services>,
-    /// For whom.
+    /// For whom; empty in a rule that is only about services without users.
     pub users: Vec<Pattern>,
 }
 
@@ -48,8 +48,8 @@ pub struct Pattern(String);
 pub struct TokenRequest {
     /// The service, which may not exist.
     pub service: ServiceName,
-    /// The user, who may not exist.
-    pub user: UserName,
+    /// The user, who may not exist; nobody where the service's tokens speak for the client itself.
+    pub user: Option<UserName>,
     /// The role, which the service may not have.
     pub role: Option<RoleName>,
 }
@@ -77,6 +77,32 @@ pub enum Denied {
     UnknownService,
     /// The service has no such role.
     UnknownRole,
+    /// The service's tokens speak for users, and none was named.
+    UserMissing,
+    /// The service's tokens speak for the client itself, and a user was named.
+    NoUsers,
+}
+
+/// What a rule lets a caller ask of one service.
+#[derive(Clone, Debug)]
+pub struct Allowed<'a> {
+    /// The service.
+    pub service: &'a Service,
+    /// Whether its default scopes.
+    pub default_scopes: bool,
+    /// Which of its roles.
+    pub roles: Vec<&'a RoleName>,
+    /// For whom; nobody where the tokens speak for the client itself.
+    pub users: &'a [Pattern],
+}
+
+impl Allowed<'_> {
+    /// Whether it is about this user; where there are no users, it is about whoever there is.
+    #[must_use]
+    pub fn is_about(&self, user: Option<&UserName>) -> bool {
+        !self.service.has_users()
+            || user.is_some_and(|user| self.users.iter().any(|pattern| pattern.matches(user)))
+    }
 }
 
 impl Policy {
@@ -92,25 +118,81 @@ impl Policy {
     /// # Errors
     /// In the contract's order: the rule, then the service, then the role.
     pub fn permit(&self, caller: &Caller, request: TokenRequest) -> Result<Permit, Denied> {
+        let service = self.services.get(&request.service);
+        let has_users = service.is_none_or(|service| service.has_users());
         let mut allowed = false;
         let mut may_know_services = false;
-        for rule in self.rules.iter().filter(|rule| self.is_for(rule, caller)) {
-            if rule.users.iter().any(|pattern| pattern.matches(&request.user)) {
+        for rule in self.rules_for(caller) {
+            // Without a user nobody learns more of a service than that some rule speaks of it.
+            let covers_user = match &request.user {
+                Some(user) if has_users => rule.users.iter().any(|pattern| pattern.matches(user)),
+                Some(_) => true,
+                None => !has_users || !rule.users.is_empty(),
+            };
+            if covers_user {
                 allowed |= rule.services.iter().any(|entry| entry.covers(&request));
                 may_know_services |= rule.services.contains(&Services::All);
             }
         }
-        match self.services.get(&request.service) {
-            None if may_know_services => Err(Denied::UnknownService),
-            Some(service) if allowed => match &request.role {
-                Some(role) if !service.roles.contains_key(role) => Err(Denied::UnknownRole),
-                _ => {
-                    let grant = GrantKey { service: request.service, user: request.user };
-                    Ok(Permit { key: TokenKey { grant, role: request.role } })
-                }
-            },
-            None | Some(_) => Err(Denied::NoRule),
+        let service = match service {
+            None if may_know_services => return Err(Denied::UnknownService),
+            Some(service) if allowed => service,
+            None | Some(_) => return Err(Denied::NoRule),
+        };
+        if request.role.as_ref().is_some_and(|role| !service.roles.contains_key(role)) {
+            return Err(Denied::UnknownRole);
         }
+        let user = match (request.user, has_users) {
+            (Some(user), true) => user,
+            (None, false) => UserName::of_the_client(),
+            (None, true) => return Err(Denied::UserMissing),
+            (Some(_), false) => return Err(Denied::NoUsers),
+        };
+        let grant = GrantKey { service: request.service, user };
+        Ok(Permit { key: TokenKey { grant, role: request.role } })
+    }
+
+    /// A service, whoever may have it.
+    #[must_use]
+    pub fn service(&self, name: &ServiceName) -> Option<&Arc<Service>> {
+        self.services.get(name)
+    }
+
+    /// What a caller may ask for, rule by rule, the services in the order of their names.
+    #[must_use]
+    pub fn allowed(&self, caller: &Caller) -> Vec<Allowed<'_>> {
+        let mut services: Vec<&Arc<Service>> = self.services.values().collect();
+        services.sort_by(|one, other| one.name.cmp(&other.name));
+        let covers = |rule: &Rule, service: &Service, role: Option<&RoleName>| {
+            let request = TokenRequest { service: service.name.clone(), user: None, role: role.cloned() };
+            rule.services.iter().any(|entry| entry.covers(&request))
+        };
+        let mut allowed = Vec::new();
+        for service in services {
+            for rule in self.rules_for(caller) {
+                let default_scopes = covers(rule, service, None);
+                let roles: Vec<_> =
+                    service.roles.keys().filter(|role| covers(rule, service, Some(role))).collect();
+                let users: &[Pattern] = if service.has_users() { &rule.users } else { &[] };
+                let nobody = service.has_users() && users.is_empty();
+                if !nobody && (default_scopes || !roles.is_empty()) {
+                    allowed.push(Allowed { service, default_scopes, roles, users });
+                }
+            }
+        }
+        allowed
+    }
+
+    /// What to tell a caller whom no rule allows what it asks about, of this service if it named one.
+    #[must_use]
+    pub fn nothing_allowed(&self, caller: &Caller, service: Option<&ServiceName>) -> Denied {
+        let unknown = service.is_some_and(|service| !self.services.contains_key(service));
+        let may_know = self.rules_for(caller).any(|rule| rule.services.contains(&Services::All));
+        if unknown && may_know { Denied::UnknownService } else { Denied::NoRule }
+    }
+
+    fn rules_for(&self, caller: &Caller) -> impl Iterator<Item = &Rule> {
+        self.rules.iter().filter(|rule| self.is_for(rule, caller))
     }
 
     fn is_for(&self, rule: &Rule, caller: &Caller) -> bool {
@@ -151,6 +233,12 @@ impl Pattern {
         Self(text.to_owned())
     }
 
+    /// The pattern as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// Whether the whole name fits, byte for byte around the `*`s.
     #[must_use]
     pub fn matches(&self, user: &UserName) -> bool {
@@ -170,7 +258,7 @@ impl Pattern {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Kind, Scope};
+    use crate::model::{Kind, Scope, SpeaksFor};
     use proptest::prelude::*;
 
     fn service(name: &str, roles: &[&str]) -> (ServiceName, Arc<Service>) {
@@ -179,6 +267,7 @@ mod tests {
             roles.iter().map(|role| (RoleName::parse(role).unwrap(), Scope::from_wire(role))).collect();
         let service = Service {
             name: name.clone(),
+            speaks_for: if name.as_str() == "reports" { SpeaksFor::TheClient } else { SpeaksFor::Users },
             authorization_server: "a".into(),
             audience: "x".into(),
             scopes: Scope::from_wire("s"),
@@ -191,8 +280,11 @@ mod tests {
     }
 
     fn policy(rules: Vec<Rule>) -> Policy {
-        let services =
-            HashMap::from([service("snowflake", &["ANALYST", "PUBLIC"]), service("databricks", &[])]);
+        let services = HashMap::from([
+            service("snowflake", &["ANALYST", "PUBLIC"]),
+            service("databricks", &[]),
+            service("reports", &[]),
+        ]);
         Policy::new(rules, services, 65_534)
     }
 
@@ -208,7 +300,7 @@ mod tests {
     fn ask(policy: &Policy, uid: u32, service: &str, user: &str, role: Option<&str>) -> Result<(), Denied> {
         let request = TokenRequest {
             service: ServiceName::parse(service).unwrap(),
-            user: UserName::parse(user).unwrap(),
+            user: UserName::parse(user),
             role: role.map(|role| RoleName::parse(role).unwrap()),
         };
         policy.permit(&Caller::invented(uid, uid), request).map(drop)
@@ -256,7 +348,7 @@ mod tests {
         let policy = policy(vec![both, Rule { uid: None, ..rule(0, &["*"], &["*"]) }]);
         let request = || TokenRequest {
             service: ServiceName::parse("snowflake").unwrap(),
-            user: UserName::parse("alice").unwrap(),
+            user: UserName::parse("alice"),
             role: None,
         };
         assert!(policy.permit(&Caller::invented(7, 5), request()).is_ok());
@@ -265,6 +357,50 @@ mod tests {
             policy.permit(&Caller::invented(0, 5), request()).is_err(),
             "a rule that names nobody is for nobody"
         );
+    }
+
+    #[test]
+    fn a_service_without_users_is_asked_for_without_one_and_needs_no_pattern() {
+        let policy = policy(vec![
+            rule(7, &["reports"], &[]),
+            rule(8, &["*"], &["alice"]),
+            rule(9, &["snowflake"], &["alice"]),
+            rule(9, &["databricks"], &[]),
+        ]);
+        assert_eq!(ask(&policy, 7, "reports", "", None), Ok(()));
+        assert_eq!(ask(&policy, 8, "reports", "", None), Ok(()));
+        assert_eq!(ask(&policy, 7, "reports", "alice", None), Err(Denied::NoUsers));
+        assert_eq!(ask(&policy, 8, "snowflake", "", None), Err(Denied::UserMissing));
+        assert_eq!(ask(&policy, 8, "nosuch", "", None), Err(Denied::UnknownService));
+        for service in ["reports", "nosuch", "databricks"] {
+            assert_eq!(ask(&policy, 9, service, "", None), Err(Denied::NoRule), "{service}: nothing is told");
+        }
+        assert_eq!(ask(&policy, 9, "databricks", "alice", None), Err(Denied::NoRule), "for nobody");
+    }
+
+    #[test]
+    fn a_caller_is_told_what_each_of_its_rules_allows() {
+        let policy = policy(vec![
+            rule(7, &["snowflake:ANALYST"], &["*@example.com"]),
+            rule(7, &["*"], &["alice"]),
+            rule(8, &["*"], &["*"]),
+        ]);
+        let told: Vec<(String, bool, usize, usize)> = policy
+            .allowed(&Caller::invented(7, 7))
+            .iter()
+            .map(|one| (one.service.name.to_string(), one.default_scopes, one.roles.len(), one.users.len()))
+            .collect();
+        let expected = [
+            ("databricks", true, 0, 1),
+            ("reports", true, 0, 0),
+            ("snowflake", false, 1, 1),
+            ("snowflake", true, 2, 1),
+        ];
+        assert_eq!(
+            told,
+            expected.map(|(name, defaults, roles, users)| (name.to_owned(), defaults, roles, users))
+        );
+        assert!(policy.allowed(&Caller::invented(9, 9)).is_empty());
     }
 
     #[test]

@@ -9,24 +9,27 @@
 //!   publish    verified, only then in the cache
 //! ```
 
-use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc};
 
-use crate::authorization_server::AuthorizationServer;
+use crate::authorization_server::Unverified;
 use crate::cache::{CachedToken, TokenCache};
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::entropy::Entropy;
 use crate::flight::{Crashed, Flights};
+use crate::jwt::{Claims, VerifyError};
 use crate::metrics::Metrics;
-use crate::model::{EndReason, Failure, GrantId, GrantState, Life, RoleName, Service, ServiceName, TokenKey};
+use crate::model::{EndReason, Failure, GrantId, GrantState, Life, Service, ServiceName, TokenKey};
 use crate::ready::Ready;
-use crate::store::{Lease, Store, StoreError};
+use crate::secret::Secret;
+use crate::store::{Store, StoreError};
 use crate::tasks::Tasks;
 
+mod doubts;
 mod exchange;
 mod gate;
 mod holdoff;
@@ -35,19 +38,21 @@ mod pace;
 /// May a refresh token be presented now?
 pub mod plan;
 mod publish;
+/// Grants are revoked, users forgotten.
+pub mod revoke;
+/// What a reload replaces.
+pub mod setup;
 mod turns;
 mod unsaved;
 
+use doubts::{MOST_DOUBTS, pursue_doubts};
 use exchange::Leave;
-use gate::{Gate, back_off};
 use holdoff::Holdoffs;
-use pace::Pace;
-use plan::Recovery;
+use revoke::Revoking;
+use setup::{Door, InUse, Setup};
 use turns::Turns;
 use unsaved::Unsaved;
 
-/// Between two looks at an exchange that an earlier process left in doubt: at first often, for its leeway runs out.
-const RESOLVE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mins(1));
 /// What a caller is told to wait where nothing better is known.
 const SHORTLY: Duration = Duration::from_secs(1);
 
@@ -55,16 +60,10 @@ const SHORTLY: Duration = Duration::from_secs(1);
 pub struct Parts {
     /// Where grants are remembered.
     pub store: Arc<dyn Store>,
-    /// The authorization servers by name, and what each allows.
-    pub servers: HashMap<String, (Arc<dyn AuthorizationServer>, Recovery)>,
-    /// The services by name.
-    pub services: HashMap<ServiceName, Arc<Service>>,
     /// Where tokens go that may be handed out.
     pub cache: TokenCache,
-    /// When tokens are refreshed.
-    pub life: Life,
-    /// For how long, and as whom, a grant's row is taken.
-    pub lease: Lease,
+    /// As whom a grant's row is taken.
+    pub owner: String,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Jitter.
@@ -81,18 +80,17 @@ pub struct Parts {
 #[derive(Clone)]
 pub struct Engine(Arc<Inner>);
 
-/// What is in doubt at the same time at most; more are found by whoever asks for them, or at the next start.
-const MOST_DOUBTS: usize = 10_000;
-
 struct Inner {
     parts: Parts,
-    doors: HashMap<String, Door>,
+    in_use: ArcSwap<InUse>,
     flights: Flights<Flight, Result<Arc<CachedToken>, Failure>>,
     turns: Turns,
     holdoffs: Holdoffs,
     unsaved: Unsaved,
-    /// Counts the grants that ended or were replaced, so that who was just reading one of them notices.
-    endings: AtomicU64,
+    /// Counts the times that tokens went out of the cache because their grant, or the configuration, is another one now; so
+    /// that who was just about to put one in notices. Held while either is done.
+    endings: Mutex<u64>,
+    revoking: Revoking,
     /// Rows whose exchange is in doubt and that nobody goes after yet.
     doubts: mpsc::Sender<GrantId>,
     pursued: Mutex<HashSet<GrantId>>,
@@ -103,24 +101,11 @@ struct Inner {
 /// One flight for each token; those that want an exchange whatever is at hand do not share with those that don't.
 type Flight = (TokenKey, Leave);
 
-/// The way to one authorization server.
-struct Door {
-    server: Arc<dyn AuthorizationServer>,
-    recovery: Recovery,
-    gate: Gate,
-    pace: Pace,
-}
-
 impl Engine {
     /// Starts nothing yet.
     #[must_use]
-    pub fn new(mut parts: Parts) -> Self {
-        let doors = std::mem::take(&mut parts.servers)
-            .into_iter()
-            .map(|(name, (server, recovery))| {
-                (name, Door { server, recovery, gate: Gate::default(), pace: Pace::default() })
-            })
-            .collect();
+    pub fn new(parts: Parts, setup: Setup) -> Self {
+        let in_use = ArcSwap::from_pointee(InUse::new(setup, None));
         let unsaved = Unsaved::new(
             Arc::clone(&parts.store),
             Arc::clone(&parts.entropy),
@@ -128,17 +113,31 @@ impl Engine {
             parts.tasks.clone(),
         );
         let flights = Flights::new(parts.tasks.clone());
-        let (turns, holdoffs, endings) = (Turns::default(), Holdoffs::default(), AtomicU64::new(0));
+        let (turns, holdoffs, endings) = (Turns::default(), Holdoffs::default(), Mutex::default());
+        let revoking = Revoking::new(parts.tasks.clone());
         let (doubts, in_doubt) = mpsc::channel(MOST_DOUBTS);
         let pursued = Mutex::default();
         let recount = Arc::<Notify>::default();
         let counting =
             count_grants(Arc::clone(&parts.store), Arc::clone(&parts.metrics), Arc::clone(&recount));
         parts.tasks.spawn_until_stop(counting);
-        let inner =
-            Inner { parts, doors, flights, turns, holdoffs, unsaved, endings, doubts, pursued, recount };
+        let inner = Inner {
+            parts,
+            in_use,
+            flights,
+            turns,
+            holdoffs,
+            unsaved,
+            endings,
+            revoking,
+            doubts,
+            pursued,
+            recount,
+        };
         let engine = Self(Arc::new(inner));
-        engine.0.parts.tasks.spawn_until_stop(pursue_doubts(Arc::downgrade(&engine.0), in_doubt));
+        let tasks = &engine.0.parts.tasks;
+        tasks.spawn_until_stop(pursue_doubts(Arc::downgrade(&engine.0), in_doubt));
+        tasks.spawn_until_stop(revoke::retry(Arc::downgrade(&engine.0), engine.0.revoking.again()));
         engine
     }
 
@@ -171,13 +170,64 @@ impl Engine {
             self.0.pursue(id);
         }
         self.0.recount.notify_one();
+        self.0.revoking.wake();
         Ok(in_doubt.len())
     }
 
-    /// Whether the service has this role; every service has none.
+    /// A service as it is configured now.
     #[must_use]
-    pub fn has_role(&self, service: &ServiceName, role: Option<&RoleName>) -> bool {
-        self.0.parts.services.get(service).is_some_and(|service| service.scope(role).is_some())
+    pub fn service(&self, name: &ServiceName) -> Option<Arc<Service>> {
+        self.0.in_use.load().services.get(name).cloned()
+    }
+
+    /// When tokens are refreshed, as it is configured now.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        self.0.in_use.load().life
+    }
+
+    /// What a token that somebody shows says of itself, if the service's authorization server issued it for that service
+    /// and it is valid now. An opaque one can't be read here.
+    ///
+    /// # Errors
+    /// Why it is not, or why that can't be told.
+    pub async fn read(&self, service: &Service, token: &Secret) -> Result<Claims, Unverified> {
+        let door = self.0.door(service).map_err(|failure| Unverified::NoKeys(format!("{failure:?}")))?;
+        if service.opaque {
+            return Err(Unverified::Invalid(VerifyError::NotAJwt));
+        }
+        door.server.read(token, &service.audience, self.0.parts.clock.now().wall).await
+    }
+
+    /// How it stands with each authorization server, in the order of their names.
+    #[must_use]
+    pub fn doors(&self, now: &Moment) -> Vec<DoorStatus> {
+        let in_use = self.0.in_use.load_full();
+        let status = |(name, door): (&String, &Arc<Door>)| {
+            let shut = door.gate.shut_for(now);
+            DoorStatus {
+                name: name.clone(),
+                registration: door.server.registration(),
+                why: shut.as_ref().map(|(_, failure)| failure.word()),
+                shut_for: shut.map(|(wait, _)| wait),
+            }
+        };
+        let mut doors: Vec<DoorStatus> = in_use.doors.iter().map(status).collect();
+        doors.sort_by(|one, other| one.name.cmp(&other.name));
+        doors
+    }
+
+    /// Works with another configuration from now on. What is under way is finished with the old one; what was verified
+    /// against it is looked at again before it is handed out.
+    pub fn replace(&self, setup: Setup) {
+        let old = self.0.in_use.load_full();
+        self.0.in_use.store(Arc::new(InUse::new(setup, Some(&old))));
+        let mut endings = self.0.endings();
+        *endings += 1;
+        self.0.parts.cache.clear();
+        self.0.holdoffs.clear_all();
+        drop(endings);
+        self.0.recount.notify_one();
     }
 
     /// Puts the answers that could not be written beside the store, for a process that may not wait any longer.
@@ -204,6 +254,19 @@ impl Engine {
     }
 }
 
+/// How it stands with one authorization server.
+#[derive(Clone, Debug)]
+pub struct DoorStatus {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Issuer and client.
+    pub registration: String,
+    /// For how long it is asked nothing, and `None` if it may be.
+    pub shut_for: Option<Duration>,
+    /// Why, as the metrics call it.
+    pub why: Option<&'static str>,
+}
+
 /// What a flight is for.
 #[derive(Clone, Copy)]
 enum Want {
@@ -223,59 +286,19 @@ impl Want {
 }
 
 impl Inner {
-    /// Has somebody go after a row whose exchange is in doubt, unless somebody does already.
-    fn pursue(&self, id: &GrantId) {
-        let new = self.pursued.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
-        if new && self.doubts.try_send(id.clone()).is_err() {
-            self.pursued.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
-            tracing::error!(grant = %id.key, "too much is in doubt; this one is left to whoever asks for it");
-        }
-    }
-
-    /// Until it is known what became of the row's exchange, or the process stops. Nobody waits for it; whoever wants a
-    /// token of this grant meanwhile takes turns with it.
-    async fn resolve(&self, id: &GrantId) {
-        let Ok(service) = self.service(&id.key.service) else { return };
-        for tries in 0.. {
-            {
-                let _turn = self.turns.take(id).await;
-                match self.parts.store.grant(id).await {
-                    Ok(Some(grant))
-                        if grant.in_doubt_since.is_some() && grant.state == GrantState::Active => {}
-                    Ok(_settled) => {
-                        // With the turn, so that nobody counts on us who is in doubt only now.
-                        self.pursued.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
-                        return;
-                    }
-                    Err(error) => tracing::error!(grant = %id.key, %error, "the store does not work"),
-                }
-                if let Err(failure) = self.exchange(id, &service, None, Leave::Asked).await {
-                    tracing::warn!(grant = %id.key, ?failure, "not known yet what became of an exchange");
-                }
-            }
-            let wait = back_off(tries, RESOLVE, 500 + self.parts.entropy.below(500));
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = self.parts.tasks.stopping() => return,
-            }
-        }
-    }
-
     async fn fly(&self, key: &TokenKey, want: Want) -> Result<Arc<CachedToken>, Failure> {
         let id = GrantId::current(key.grant.clone());
         let service = self.service(&key.grant.service)?;
         if let Want::Newer(seen) = want {
-            // Without the turn, so that a slow exchange of another role holds up nobody whose token is in the store. Should
-            // a grant end meanwhile, what was read may be its; then it is read again with the turn.
-            let endings = self.endings.load(Ordering::Acquire);
-            let recalled = self.recall(key, &service, seen).await;
-            if self.endings.load(Ordering::Acquire) != endings {
-                self.parts.cache.remove(key);
-            } else if let Some(token) = recalled? {
+            // Without the turn, so that a slow exchange of another role holds up nobody whose token is in the store.
+            if let Some(token) = self.recall(key, &service, seen).await? {
                 return Ok(token);
             }
         }
         let _turn = self.turns.take(&id).await;
+        if !service.has_users() {
+            self.ensure_client_grant(&id, &service).await?;
+        }
         if let Want::Newer(seen) = want {
             if let Some(token) = self.recall(key, &service, seen).await? {
                 return Ok(token);
@@ -300,22 +323,25 @@ impl Inner {
         service: &Service,
         leave: Leave,
     ) -> Result<Arc<CachedToken>, Failure> {
+        let endings = *self.endings();
         let result = self.exchange(id, service, key.role.as_ref(), leave).await;
         let stored = match result {
-            Err(Failure::Refused { error, .. }) if error == "invalid_scope" && key.role.is_some() => {
+            Err(Failure::Refused { error, .. })
+                if error == "invalid_scope" && key.role.is_some() && service.has_users() =>
+            {
                 let defaults = self
                     .exchange(id, service, None, leave)
                     .await
                     .map_err(|failure| self.held_off(key, failure))?;
                 let default_key = TokenKey { grant: key.grant.clone(), role: None };
-                self.publish(&default_key, service, defaults).await?;
+                self.publish(&default_key, service, defaults, endings).await?;
                 let since = Some(self.parts.clock.now().wall);
                 let failure = Failure::LoginRequired { reason: EndReason::RoleNotGranted, since };
                 return Err(self.held_off(key, failure));
             }
             other => other.map_err(|failure| self.held_off(key, failure))?,
         };
-        self.publish(key, service, stored).await
+        self.publish(key, service, stored, endings).await
     }
 
     /// Remembers failures that would come again at once, so that callers get them from memory for a while.
@@ -335,14 +361,31 @@ impl Inner {
         failure
     }
 
-    fn door(&self, service: &Service) -> Result<&Door, Failure> {
-        let found = self.doors.get(&service.authorization_server);
+    /// A service whose tokens speak for the client itself has one row, made when it is first needed.
+    async fn ensure_client_grant(&self, id: &GrantId, service: &Service) -> Result<(), Failure> {
+        let store = &self.parts.store;
+        let registration = self.door(service)?.server.registration();
+        let there = store.grant(id).await.map_err(|error| store_failure(&error))?;
+        if there.is_some_and(|grant| grant.registration == registration && grant.state == GrantState::Active)
+        {
+            return Ok(());
+        }
+        let now = self.parts.clock.now().wall;
+        store.ensure_client_grant(id, &registration, now).await.map_err(|error| store_failure(&error))
+    }
+
+    fn door(&self, service: &Service) -> Result<Arc<Door>, Failure> {
+        let found = self.in_use.load().doors.get(&service.authorization_server).cloned();
         found.ok_or_else(|| Failure::Internal("no such authorization server".to_owned()))
     }
 
     fn service(&self, name: &ServiceName) -> Result<Arc<Service>, Failure> {
-        let found = self.parts.services.get(name).cloned();
+        let found = self.in_use.load().services.get(name).cloned();
         found.ok_or_else(|| Failure::Internal(format!("service {name} is not configured")))
+    }
+
+    fn endings(&self) -> std::sync::MutexGuard<'_, u64> {
+        self.endings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -352,23 +395,13 @@ async fn count_grants(store: Arc<dyn Store>, metrics: Arc<Metrics>, recount: Arc
         recount.notified().await;
         match store.count().await {
             Ok(counts) => {
-                metrics.grants.reset();
-                for (service, state, count) in counts {
-                    metrics.grants.with_label_values(&[service.as_str(), state.as_str()]).set(count);
-                }
+                let counts = counts.into_iter();
+                metrics
+                    .count_grants(counts.map(|(service, state, count)| (service.to_string(), state, count)));
             }
             Err(error) => tracing::warn!(%error, "grants not counted"),
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-}
-
-/// Goes after what is in doubt, each row in a task of its own.
-async fn pursue_doubts(inner: Weak<Inner>, mut in_doubt: mpsc::Receiver<GrantId>) {
-    while let Some(id) = in_doubt.recv().await {
-        let Some(inner) = inner.upgrade() else { return };
-        let tasks = inner.parts.tasks.clone();
-        tasks.spawn(async move { inner.resolve(&id).await });
     }
 }
 

@@ -69,6 +69,12 @@ pub trait Listener: Send + 'static {
 
     /// The next connection and who is at its other end.
     fn next(&self) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
+
+    /// From now on nobody new can come. Whether those who are waiting to be accepted must be served by us, since nobody
+    /// else will.
+    fn retire(&mut self) -> bool {
+        false
+    }
 }
 
 impl Listener for TcpListener {
@@ -80,20 +86,39 @@ impl Listener for TcpListener {
     }
 }
 
-/// Serves until a stop is asked for; then finishes what is running.
+/// How long a client that has just connected may take to ask, once a stop was asked for.
+const FIRST_REQUEST: Duration = Duration::from_millis(300);
+/// How long to look for clients that wait to be accepted.
+const LAST_LOOK: Duration = Duration::from_millis(10);
+
+/// Serves until a stop is asked for; then finishes what is running, and what has connected before that.
 pub async fn serve<L: Listener, H: Handler>(
     name: &'static str,
-    listener: L,
+    mut listener: L,
     handler: Arc<H>,
     limits: Limits,
     tasks: Tasks,
     metrics: Arc<Metrics>,
 ) {
     let seats = Seats::new(limits, name, Arc::clone(&metrics));
+    let mut retired = false;
     loop {
-        let accepted = tokio::select! {
-            () = tasks.stopping() => return,
-            accepted = listener.next() => accepted,
+        let accepted = if retired {
+            match tokio::time::timeout(LAST_LOOK, listener.next()).await {
+                Ok(accepted) => accepted,
+                Err(_nobody_waits) => return,
+            }
+        } else {
+            tokio::select! {
+                () = tasks.stopping() => {
+                    retired = listener.retire();
+                    if retired {
+                        continue;
+                    }
+                    return;
+                }
+                accepted = listener.next() => accepted,
+            }
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -126,7 +151,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Handler,
 {
+    let (began, mut has_begun) = tokio::sync::watch::channel(false);
     let service = service_fn(move |request| {
+        began.send_if_modified(|begun| !std::mem::replace(begun, true));
         let handler = Arc::clone(&handler);
         async move { Ok::<_, Infallible>(handler.answer(peer, request).await) }
     });
@@ -140,6 +167,12 @@ where
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = tasks.stopping() => {
+            // Who has connected and not been heard yet is heard once.
+            tokio::select! {
+                _ended = connection.as_mut() => return,
+                _begun = has_begun.wait_for(|begun| *begun) => {}
+                () = tokio::time::sleep(FIRST_REQUEST) => {}
+            }
             connection.as_mut().graceful_shutdown();
             match tokio::time::timeout(limits.grace, connection).await {
                 Ok(ended) => ended,

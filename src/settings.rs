@@ -6,9 +6,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::authorization_server::Endpoints;
+use crate::authorization_server::client_authentication::Method;
+use crate::authorization_server::http::Proxies;
+use crate::jwt::SigningAlgorithm;
 use crate::model::{Life, Service};
 use crate::policy::Rule;
-use crate::secret::Secret;
 use crate::socket;
 use crate::store::seal::Sealer;
 
@@ -25,24 +28,16 @@ pub const DEFAULT_PATH: &str = "/etc/bursar/bursar.toml";
 /// A configuration that can be worked with.
 #[derive(Debug)]
 pub struct Settings {
-    /// The vending socket.
-    pub socket: socket::Config,
-    /// Connections to it, in all.
-    pub max_connections: usize,
-    /// Connections to it, by one uid.
-    pub max_connections_per_uid: usize,
+    /// The file that it came from.
+    pub path: Option<PathBuf>,
+    /// What can't change while a process runs.
+    pub fixed: Fixed,
     /// How long a caller waits at most.
     pub request_timeout: Duration,
-    /// The admin socket.
-    pub admin: socket::Config,
-    /// Where `/metrics`, `/live` and `/ready` are.
-    pub metrics: SocketAddr,
-    /// The database file.
-    pub database: PathBuf,
-    /// The file with the key that seals.
-    pub key_file: PathBuf,
     /// The authorization servers by name.
     pub servers: BTreeMap<String, Server>,
+    /// How they are reached.
+    pub proxies: Proxies,
     /// The services.
     pub services: Vec<Service>,
     /// The rules.
@@ -51,8 +46,42 @@ pub struct Settings {
     pub life: Life,
     /// How long one process may hold a grant's refresh.
     pub lease: Duration,
+}
+
+/// What can't change while a process runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fixed {
+    /// The vending socket.
+    pub socket: socket::Config,
+    /// Connections to it, in all.
+    pub max_connections: usize,
+    /// Connections to it, by one uid.
+    pub max_connections_per_uid: usize,
+    /// The admin socket.
+    pub admin: socket::Config,
+    /// Where `/metrics`, `/live` and `/ready` are.
+    pub metrics: SocketAddr,
+    /// The database file.
+    pub database: PathBuf,
+    /// The file with the key that seals.
+    pub key_file: PathBuf,
     /// How to log.
     pub log: Log,
+}
+
+impl Fixed {
+    /// The sections in which `other` differs.
+    #[must_use]
+    pub fn changed(&self, other: &Self) -> Vec<&'static str> {
+        let connections = |fixed: &Self| (fixed.max_connections, fixed.max_connections_per_uid);
+        let sections = [
+            ("socket", self.socket != other.socket || connections(self) != connections(other)),
+            ("admin", self.admin != other.admin || self.metrics != other.metrics),
+            ("store", self.database != other.database || self.key_file != other.key_file),
+            ("log", self.log != other.log),
+        ];
+        sections.into_iter().filter(|(_, changed)| *changed).map(|(section, _)| section).collect()
+    }
 }
 
 /// One authorization server.
@@ -62,10 +91,14 @@ pub struct Server {
     pub issuer: String,
     /// Our id there.
     pub client_id: String,
-    /// Our secret there.
-    pub client_secret: Secret,
-    /// Where it came from, if it can be read again.
-    pub client_secret_file: Option<PathBuf>,
+    /// How we prove who we are there.
+    pub authentication: Method,
+    /// The file that the secret or key came from, if it can be read again.
+    pub authentication_file: Option<PathBuf>,
+    /// Where it is asked, if not where its metadata document says.
+    pub endpoints: Option<Endpoints>,
+    /// What its tokens may be signed with.
+    pub algorithms: Vec<SigningAlgorithm>,
     /// An extra root certificate.
     pub ca_file: Option<PathBuf>,
     /// How long a rotated-away refresh token still works there.
@@ -113,7 +146,7 @@ impl Settings {
     /// Every problem with it.
     pub fn load(path: &Path) -> Result<Self, Vec<Problem>> {
         match std::fs::read_to_string(path) {
-            Ok(text) => Self::parse(&text),
+            Ok(text) => Self::parse(&text).map(|settings| Self { path: Some(path.to_owned()), ..settings }),
             Err(error) => {
                 let message = format!("{error}; another file is named by --config or BURSAR_CONFIG");
                 Err(vec![Problem { line: 0, key: String::new(), message }])
@@ -136,25 +169,31 @@ impl Settings {
         let log = root.section("log");
         let lease = refresh.duration("lease", Duration::from_secs(10));
         let servers = servers::read(&root, lease);
+        let proxies = servers::proxies(&root);
         let services = services::read(&root, &servers);
         let callers = callers::read(&root, &services);
-        let settings = Self {
+        let fixed = Fixed {
             max_connections: socket.number("max_connections", 1024, 1..=100_000),
             max_connections_per_uid: socket.number("max_connections_per_uid", 256, 1..=100_000),
-            request_timeout: socket.positive_duration("request_timeout", Duration::from_secs(15)),
             socket: read_socket(&socket, "/run/bursar/bursar.sock", 0o660),
             admin: read_socket(&admin, "/run/bursar/admin.sock", 0o600),
             metrics: admin.address("metrics", SocketAddr::from(([127, 0, 0, 1], 9464))),
             database: read_database(&store),
             key_file: read_key_file(&store),
+            log: read_log(&log),
+        };
+        let settings = Self {
+            path: None,
+            request_timeout: socket.positive_duration("request_timeout", Duration::from_secs(15)),
+            fixed,
             servers,
+            proxies,
             services,
             callers,
             life: read_life(&refresh),
             lease,
-            log: read_log(&log),
         };
-        if settings.socket.path == settings.admin.path {
+        if settings.fixed.socket.path == settings.fixed.admin.path {
             admin.problem("path", "must not be the vending socket's");
         }
         for section in [socket, admin, store, refresh, log, root] {

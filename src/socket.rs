@@ -20,7 +20,7 @@ use crate::server::{Listener, Peer};
 pub const LONGEST_PATH: usize = 107;
 
 /// What a socket is to be like.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Where.
     pub path: PathBuf,
@@ -30,13 +30,68 @@ pub struct Config {
     pub gid: Option<u32>,
 }
 
-/// A socket that listens; its file goes when it is dropped.
+/// A socket that listens.
 pub struct Listening {
     listener: UnixListener,
+    bound: Option<Bound>,
+}
+
+/// A socket's file that we made; it goes when this is dropped.
+struct Bound {
     path: PathBuf,
     inode: (u64, u64),
     // Held for its lock: whoever binds next waits for us to be gone.
     _lock: File,
+}
+
+/// The sockets that the service manager hands over (`LISTEN_FDS`), if it does.
+///
+/// # Errors
+/// If one of them is not a listening Unix socket.
+pub fn inherited() -> Result<Vec<StdListener>, String> {
+    let mut given = listenfd::ListenFd::from_env();
+    (0..given.len())
+        .map(|index| match given.take_unix_listener(index) {
+            Ok(Some(listener)) => Ok(listener),
+            Ok(None) | Err(_) => {
+                Err(format!("inherited socket {}: must be a listening Unix stream socket", index + 1))
+            }
+        })
+        .collect()
+}
+
+/// Takes the socket from `inherited` if it is there, by its path; else binds it.
+///
+/// # Errors
+/// In words for the operator.
+pub fn open(config: &Config, inherited: &mut Vec<StdListener>) -> Result<Listening, String> {
+    let is_it =
+        |listener: &StdListener| path_of(listener).is_some_and(|path| same_place(&path, &config.path));
+    let Some(index) = inherited.iter().position(is_it) else { return bind(config) };
+    let listener = inherited.remove(index);
+    let listening = listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener));
+    let failed = |error| format!("{}: can't be listened on: {error}", config.path.display());
+    Ok(Listening { listener: listening.map_err(failed)?, bound: None })
+}
+
+/// What to say of an inherited socket that nobody wanted.
+#[must_use]
+pub fn not_ours(listener: &StdListener) -> String {
+    let path = path_of(listener).unwrap_or_default();
+    format!(
+        "{}: inherited from the service manager, but neither [socket] path nor [admin] path names it; make both the same",
+        path.display()
+    )
+}
+
+fn path_of(listener: &StdListener) -> Option<PathBuf> {
+    listener.local_addr().ok()?.as_pathname().map(Path::to_owned)
+}
+
+/// Whether two paths name one file, although a directory may have two names (`/run`, `/var/run`).
+fn same_place(one: &Path, other: &Path) -> bool {
+    let whole = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    one == other || whole(one) == whole(other)
 }
 
 /// Binds a socket.
@@ -73,7 +128,8 @@ pub fn bind(config: &Config) -> Result<Listening, String> {
         UnixListener::from_std(listener)
     };
     let listener = listening().map_err(|error| failed("can't be listened on", &error))?;
-    Ok(Listening { listener, path: path.clone(), inode: (metadata.dev(), metadata.ino()), _lock: lock })
+    let bound = Bound { path: path.clone(), inode: (metadata.dev(), metadata.ino()), _lock: lock };
+    Ok(Listening { listener, bound: Some(bound) })
 }
 
 /// The staging directory makes a path longer than the kernel takes where the final one just fits: then it is named by
@@ -160,9 +216,15 @@ impl Listener for Listening {
         let caller = Caller::of(&stream)?;
         Ok((stream, Peer::Local(caller)))
     }
+
+    /// The file goes, so that nobody else comes; who is in the queue already would find the door slammed. An inherited
+    /// socket stays, with its queue, for the process that inherits it next.
+    fn retire(&mut self) -> bool {
+        self.bound.take().is_some()
+    }
 }
 
-impl Drop for Listening {
+impl Drop for Bound {
     fn drop(&mut self) {
         // Only our own: another process may have taken the place.
         let is_ours = std::fs::symlink_metadata(&self.path)

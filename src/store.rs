@@ -99,6 +99,35 @@ pub trait Store: Send + Sync {
     /// Forgets a candidate that proved worthless.
     async fn drop_candidate(&self, candidate: &GrantId) -> Result<(), StoreError>;
 
+    /// Makes the row that stands for a service whose tokens speak for the client itself, unless it is there. It is no
+    /// user's grant, and neither listed nor counted as one.
+    async fn ensure_client_grant(
+        &self,
+        id: &GrantId,
+        registration: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError>;
+
+    /// Ends a grant for good: no write of an exchange under way brings it back, its access tokens are gone, and its
+    /// refresh token waits among the revocations until its server was told. A candidate vanishes altogether.
+    async fn revoke(&self, id: &GrantId, now: Timestamp) -> Result<Tombstone, StoreError>;
+
+    /// Whose refresh tokens wait to be revoked at their servers, oldest first.
+    async fn to_revoke(&self) -> Result<Vec<GrantKey>, StoreError>;
+
+    /// The refresh tokens of this grant, and of those that it replaced, that wait to be revoked.
+    async fn revocations(&self, key: &GrantKey) -> Result<Vec<PendingRevocation>, StoreError>;
+
+    /// The server was told of this one.
+    async fn revoked(&self, key: &GrantKey, token: Digest) -> Result<(), StoreError>;
+
+    /// The refresh tokens that were handed in and have not proven whose they are.
+    async fn candidates(&self) -> Result<Vec<GrantId>, StoreError>;
+
+    /// Forgets that this user ever had a grant, and says how many there were. What waits to be revoked stays until
+    /// then.
+    async fn erase(&self, user: &UserName) -> Result<u64, StoreError>;
+
     /// Keeps an answer that can't be committed where the next start finds it first.
     async fn spill(&self, id: &GrantId, version: i64, answer: &Commit) -> Result<(), StoreError>;
 
@@ -189,6 +218,30 @@ pub enum Committed {
     Done(i64),
     /// The row had moved on; nothing was written.
     Superseded,
+    /// The grant was revoked meanwhile; the new refresh token waits to be revoked as well.
+    Revoked,
+}
+
+/// What `revoke` found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tombstone {
+    /// A grant, which has ended now.
+    Put,
+    /// One that had been revoked before.
+    AlreadyThere,
+    /// Nothing.
+    Missing,
+}
+
+/// A refresh token that its server is yet to forget.
+#[derive(Debug)]
+pub struct PendingRevocation {
+    /// The token.
+    pub refresh_token: Secret,
+    /// The issuer and client that it belongs to.
+    pub registration: String,
+    /// Since when its grant has been over here.
+    pub since: Timestamp,
 }
 
 /// An attempt that ended without tokens.

@@ -1,32 +1,20 @@
 //! Grants by the admin socket.
 
-use std::time::Duration;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use http_body_util::Full;
 use hyper::{Response, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use zeroize::Zeroizing;
 
 use crate::admin::Admin;
 use crate::api::answer;
 use crate::api::error::Problem;
+use crate::api::grants::{LARGEST_PAGE, PAGE, cursor, describe, read_cursor};
 use crate::api::query::Query;
-use crate::model::{
-    EndReason, Failure, Grant, GrantId, GrantKey, GrantState, ServiceName, TokenKey, UserName,
-};
+use crate::model::{EndReason, GrantId, GrantKey, TokenKey, UserName};
 use crate::policy::Denied;
 use crate::secret::Secret;
-use crate::store::{StoreError, Which};
-
-const LARGEST_BODY: usize = 64 * 1024;
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-const PAGE: u32 = 100;
-const LARGEST_PAGE: u32 = 1000;
+use crate::store::Which;
 
 pub(super) async fn list(admin: &Admin, query: Option<&str>) -> Result<Response<Full<Bytes>>, Problem> {
     let query = Query::parse(query, &["service", "user", "state", "cursor", "limit"])?;
@@ -35,10 +23,9 @@ pub(super) async fn list(admin: &Admin, query: Option<&str>) -> Result<Response<
         return Err(Problem::invalid_parameter("state", "must be active, expired, revoked or lost"));
     }
     let which = Which { service: query.service()?, user: query.user()?, state };
-    let bad_cursor = || Problem::invalid_parameter("cursor", "not one that an earlier page gave");
-    let after = query.get("cursor").map(|text| read_cursor(text).ok_or_else(bad_cursor)).transpose()?;
+    let after = read_cursor(&query)?;
     let limit = query.number("limit", LARGEST_PAGE)?.unwrap_or(PAGE);
-    let mut grants = admin.store.grants(&which, after.as_ref(), limit + 1).await.map_err(unavailable)?;
+    let mut grants = admin.store.grants(&which, after.as_ref(), limit + 1).await?;
     let more = grants.len() > limit as usize;
     grants.truncate(limit as usize);
     let next = grants.last().filter(|_| more).map(|grant| cursor(&grant.key));
@@ -49,24 +36,15 @@ pub(super) async fn list(admin: &Admin, query: Option<&str>) -> Result<Response<
 pub(super) async fn import(
     admin: &Admin,
     key: GrantKey,
-    body: Incoming,
+    body: &[u8],
 ) -> Result<Response<Full<Bytes>>, Problem> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Body {
         refresh_token: String,
     }
-    let body = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, LARGEST_BODY).collect()).await;
-    let body = body.map_err(|_| Problem::invalid_request("the body takes too long"))?.map_err(|error| {
-        if error.is::<LengthLimitError>() {
-            Problem::too_large()
-        } else {
-            Problem::invalid_request("the body broke off")
-        }
-    })?;
-    let body = Zeroizing::new(body.to_bytes().to_vec());
     // serde's own message would quote the body, and a secret with it.
-    let body: Body = serde_json::from_slice(&body).map_err(|_| {
+    let body: Body = serde_json::from_slice(body).map_err(|_| {
         Problem::invalid_request("the body must be {\"refresh_token\": \"…\"} and nothing else")
     })?;
     let refresh_token = Secret::new(body.refresh_token);
@@ -85,50 +63,43 @@ pub(super) async fn refresh(
     query: Option<&str>,
 ) -> Result<Response<Full<Bytes>>, Problem> {
     let role = Query::parse(query, &["role"])?.role()?;
-    if !admin.engine.has_role(&key.service, role.as_ref()) {
+    let service = admin.engine.service(&key.service).ok_or_else(Problem::unknown_service)?;
+    if service.scope(role.as_ref()).is_none() {
         return Err(Denied::UnknownRole.into());
     }
     admin.engine.refresh(&TokenKey { grant: key.clone(), role }).await?;
-    let grant = admin.store.grant(&GrantId::current(key)).await.map_err(unavailable)?;
+    let grant = admin.store.grant(&GrantId::current(key)).await?;
     let grant = grant.ok_or_else(|| Problem::not_found("no such grant"))?;
     Ok(answer::json(StatusCode::OK, &describe(&grant)))
 }
 
-/// A grant as administrators see it; never a token.
-fn describe(grant: &Grant) -> Value {
-    let (state, since) = match grant.state {
-        GrantState::Active => ("active", None),
-        GrantState::Ended { reason, since } => (reason.as_str(), Some(since.to_string())),
-    };
-    json!({
-        "service": grant.key.service.as_str(),
-        "user": grant.key.user.as_str(),
-        "state": state,
-        "since": since,
-        "refresh_tokens": grant.rotation.as_str(),
-        "created_at": grant.created_at.to_string(),
-        "refreshed_at": grant.refreshed_at.map(|at| at.to_string()),
-        "in_doubt_since": grant.in_doubt_since.map(|since| since.wall.to_string()),
-    })
+/// 200, or 202 with what is left to do.
+pub(super) async fn revoke(admin: &Admin, key: GrantKey) -> Result<Response<Full<Bytes>>, Problem> {
+    let left = admin.engine.revoke(&key, admin.patience).await?;
+    let left = left.ok_or_else(|| Problem::not_found("no such grant"))?;
+    let body = json!({
+        "service": key.service.as_str(), "user": key.user.as_str(), "state": "revoked", "left": left,
+    });
+    Ok(answer::json(done_or_not(&left), &body))
 }
 
-fn cursor(key: &GrantKey) -> String {
-    URL_SAFE_NO_PAD.encode(json!([key.service.as_str(), key.user.as_str()]).to_string())
+/// What a sidecar can't reach, said to whoever wants a user forgotten.
+const OUT_OF_REACH: [&str; 4] = [
+    "tokens that were handed out verify until they expire",
+    "the log and the audit file keep the lines that name the user, for as long as they are kept",
+    "backups and snapshots of the store",
+    "what the authorization server and the services recorded themselves",
+];
+
+/// Every trace of a user, as far as it is here; 202 while a server has yet to be told.
+pub(super) async fn erase(admin: &Admin, user: &UserName) -> Result<Response<Full<Bytes>>, Problem> {
+    let (grants, left) = admin.engine.erase(user, admin.patience).await?;
+    let body = json!({
+        "user": user.as_str(), "grants": grants, "left": left, "out_of_reach": OUT_OF_REACH,
+    });
+    Ok(answer::json(done_or_not(&left), &body))
 }
 
-fn read_cursor(text: &str) -> Option<GrantKey> {
-    let (service, user): (String, String) =
-        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
-    Some(GrantKey { service: ServiceName::parse(&service)?, user: UserName::parse(&user)? })
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "stands in `map_err`")]
-fn unavailable(error: StoreError) -> Problem {
-    tracing::error!(%error, "the store does not work");
-    match error {
-        StoreError::Unavailable(_) => {
-            Failure::StoreUnavailable { retry_after: Duration::from_secs(1) }.into()
-        }
-        StoreError::Inconsistent { .. } | StoreError::Seal(_) => Problem::internal(),
-    }
+fn done_or_not(left: &[String]) -> StatusCode {
+    if left.is_empty() { StatusCode::OK } else { StatusCode::ACCEPTED }
 }

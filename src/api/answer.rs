@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
-use hyper::{Request, Response, StatusCode};
+use hyper::http::request::Parts;
+use hyper::{Response, StatusCode};
 
 use crate::api::error::Problem;
 use crate::entropy::Entropy;
@@ -14,8 +15,8 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The caller's own request id if it is sane, else a new one.
 #[must_use]
-pub fn request_id<B>(request: &Request<B>, entropy: &dyn Entropy) -> RequestId {
-    let given = request.headers().get(X_REQUEST_ID).and_then(|value| value.to_str().ok());
+pub fn request_id(request: &Parts, entropy: &dyn Entropy) -> RequestId {
+    let given = request.headers.get(X_REQUEST_ID).and_then(|value| value.to_str().ok());
     given.and_then(RequestId::parse).unwrap_or_else(|| RequestId::draw(entropy))
 }
 
@@ -27,10 +28,10 @@ const MOST_HEADERS: usize = 64;
 ///
 /// # Errors
 /// `too_large`.
-pub fn check_head<B>(request: &Request<B>) -> Result<(), Problem> {
-    let headers = request.headers();
+pub fn check_head(request: &Parts) -> Result<(), Problem> {
+    let headers = &request.headers;
     let of_header = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
-    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let target = request.uri.path_and_query().map_or(0, |target| target.as_str().len());
     let size = headers.iter().map(of_header).sum::<usize>() + target;
     if size > LARGEST_HEAD || headers.len() > MOST_HEADERS { Err(Problem::head_too_large()) } else { Ok(()) }
 }

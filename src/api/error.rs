@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::api::answer::answer;
 use crate::model::{EndReason, Failure, RequestId};
 use crate::policy::Denied;
+use crate::store::StoreError;
 
 /// A failure as the outside sees it. Carries no token, no secret, no internal text.
 pub struct Problem(Box<Inner>);
@@ -29,7 +30,9 @@ impl Problem {
         Self(Box::new(Inner { status, error, detail: detail.into(), members: Map::new(), header: None }))
     }
 
-    fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
+    /// With one more member.
+    #[must_use]
+    pub fn with(mut self, member: &str, value: impl Into<Value>) -> Self {
         self.0.members.insert(member.to_owned(), value.into());
         self
     }
@@ -139,6 +142,20 @@ impl From<Denied> for Problem {
             Denied::NoRule => Self::access_denied(),
             Denied::UnknownService => Self::unknown_service(),
             Denied::UnknownRole => Self::invalid_parameter("role", "the service has no such role"),
+            Denied::UserMissing => Self::invalid_parameter("user", "missing"),
+            Denied::NoUsers => Self::invalid_parameter("user", "the service's tokens speak for no user"),
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "the store does not work");
+        match error {
+            StoreError::Unavailable(_) => {
+                Failure::StoreUnavailable { retry_after: Duration::from_secs(1) }.into()
+            }
+            StoreError::Inconsistent { .. } | StoreError::Seal(_) => Self::internal(),
         }
     }
 }

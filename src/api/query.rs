@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use url::form_urlencoded;
+use percent_encoding::percent_decode;
 
 use crate::api::error::Problem;
 use crate::model::{RoleName, ServiceName, UserName};
@@ -20,20 +20,27 @@ impl<'a> Query<'a> {
     /// # Errors
     /// `invalid_request`, naming the first parameter that is wrong.
     pub fn parse(query: Option<&'a str>, known: &[&str]) -> Result<Self, Problem> {
+        Self::parse_form(query.unwrap_or_default().as_bytes(), known)
+    }
+
+    /// The same for a form in a body.
+    ///
+    /// # Errors
+    /// `invalid_request`, naming the first parameter that is wrong.
+    pub fn parse_form(form: &'a [u8], known: &[&str]) -> Result<Self, Problem> {
         let mut parameters: Vec<(Cow<'a, str>, Cow<'a, str>)> = Vec::new();
-        for (name, value) in
-            form_urlencoded::parse(query.unwrap_or_default().as_bytes()).take(MOST_PARAMETERS + 1)
-        {
+        let pairs = form.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
+        for pair in pairs.take(MOST_PARAMETERS + 1) {
+            let mut parts = pair.splitn(2, |byte| *byte == b'=');
+            let (name, value) = (decode(parts.next()), decode(parts.next()));
+            let name = name.unwrap_or(Cow::Borrowed("?"));
             if !known.contains(&name.as_ref()) {
                 return Err(Problem::invalid_parameter(&name, "unknown parameter"));
             }
             if parameters.iter().any(|(earlier, _)| *earlier == name) {
                 return Err(Problem::invalid_parameter(&name, "given twice"));
             }
-            // What was not UTF-8 became the replacement character.
-            if value.contains(char::REPLACEMENT_CHARACTER) {
-                return Err(Problem::invalid_parameter(&name, "not UTF-8"));
-            }
+            let value = value.ok_or_else(|| Problem::invalid_parameter(&name, "not UTF-8"))?;
             parameters.push((name, value));
         }
         Ok(Self(parameters))
@@ -43,6 +50,14 @@ impl<'a> Query<'a> {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(parameter, _)| parameter == name).map(|(_, value)| value.as_ref())
+    }
+
+    /// A parameter that must be there.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn required(&self, name: &str) -> Result<&str, Problem> {
+        self.get(name).ok_or_else(|| Problem::invalid_parameter(name, "missing"))
     }
 
     fn read<T>(
@@ -102,7 +117,17 @@ impl<'a> Query<'a> {
     }
 }
 
-const NAME: &str = "must be 1 to 256 bytes without control characters";
+const NAME: &str = "must be 1 to 256 characters, none of them a control character";
+
+/// The URL standard's form encoding, but strict: `None` for what is not UTF-8.
+fn decode(text: Option<&[u8]>) -> Option<Cow<'_, str>> {
+    let text = text.unwrap_or_default();
+    if text.contains(&b'+') {
+        let spaced: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+        return Some(Cow::Owned(percent_decode(&spaced).decode_utf8().ok()?.into_owned()));
+    }
+    percent_decode(text).decode_utf8().ok()
+}
 
 #[cfg(test)]
 mod tests {
@@ -135,5 +160,9 @@ mod tests {
             assert!(error(query).contains(&format!("\"{parameter}\"")), "{query}: {}", error(query));
         }
         assert_eq!(error("service=a&user=alice%40example.com&min_ttl=60"), "");
+        assert_eq!(error("service=%EF%BF%BD&user=a+b%2Bc"), "", "a character like any other");
+        let query = Query::parse(Some("user=a+b%2Bc&&service"), &["user", "service"]);
+        let query = query.unwrap_or_else(|problem| panic!("{problem}"));
+        assert_eq!((query.get("user"), query.get("service")), (Some("a b+c"), Some("")));
     }
 }

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{ACCEPT, HeaderValue, VARY};
-use hyper::{Request, Response, StatusCode};
+use hyper::http::request::Parts;
+use hyper::{Response, StatusCode};
 
 use crate::api::Api;
 use crate::api::answer::answer;
@@ -14,27 +15,28 @@ use crate::policy::TokenRequest;
 
 const PARAMETERS: [&str; 4] = ["service", "user", "role", "min_ttl"];
 
-pub(super) async fn vend<B>(
+pub(super) async fn vend(
     api: &Api,
     caller: &Caller,
-    request: &Request<B>,
+    request: &Parts,
 ) -> Result<Response<Full<Bytes>>, Problem> {
-    let query = Query::parse(request.uri().query(), &PARAMETERS)?;
-    let missing = |name| Problem::invalid_parameter(name, "missing");
+    let query = Query::parse(request.uri.query(), &PARAMETERS)?;
+    query.required("service")?;
     let asked = TokenRequest {
-        service: query.service()?.ok_or_else(|| missing("service"))?,
-        user: query.user()?.ok_or_else(|| missing("user"))?,
+        service: query.service()?.ok_or_else(Problem::unknown_service)?,
+        user: query.user()?,
         role: query.role()?,
     };
     let min_ttl = query.seconds("min_ttl")?;
+    let terms = api.terms.load_full();
     let service = asked.service.clone();
-    let permit = api.policy.permit(caller, asked).map_err(|denied| {
-        let label = if api.services.contains(&service) { service.as_str() } else { "unknown" };
+    let permit = terms.policy.permit(caller, asked).map_err(|denied| {
+        let label = if terms.policy.service(&service).is_some() { service.as_str() } else { "unknown" };
         let problem = Problem::from(denied);
         api.metrics.token_requests.with_label_values(&[label, problem.error()]).inc();
         problem
     })?;
-    let token = api.broker.vend(&permit, min_ttl, api.request_timeout).await?;
+    let token = api.broker.vend(&permit, min_ttl, terms.request_timeout).await?;
     tracing::debug!(grant = %permit.key().grant, role = ?permit.key().role, version = token.version, "vended");
     let mut answer = if wants_text(request) {
         answer(StatusCode::OK, "text/plain; charset=utf-8", token.token().expose().to_owned())
@@ -46,15 +48,16 @@ pub(super) async fn vend<B>(
 }
 
 /// Whether the caller wants the token alone: `text/plain` is named, and JSON is not.
-fn wants_text<B>(request: &Request<B>) -> bool {
-    let accepted: Vec<&str> = request
-        .headers()
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|range| range.split(';').next())
-        .map(str::trim)
-        .collect();
-    accepted.contains(&"text/plain") && !accepted.contains(&"application/json")
+fn wants_text(request: &Parts) -> bool {
+    let mut text = false;
+    for value in request.headers.get_all(ACCEPT) {
+        for range in value.to_str().unwrap_or_default().split(',') {
+            match range.split(';').next().unwrap_or_default().trim() {
+                "application/json" => return false,
+                "text/plain" => text = true,
+                _ => {}
+            }
+        }
+    }
+    text
 }

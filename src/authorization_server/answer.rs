@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use headers::{Date, HeaderMapExt as _};
+use hyper::header::RETRY_AFTER;
 use hyper::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
@@ -57,8 +58,8 @@ fn refusal(code: &str) -> Refusal {
              integration's General tab in Okta"
         }
         "unauthorized_client" => {
-            "the client may not use this grant type: switch on Refresh Token under Grant type in the app \
-             integration's General tab in Okta"
+            "the client may not use this grant type: under Grant type in the app integration's General tab in Okta, \
+             switch on Refresh Token (Client Credentials for a service without users)"
         }
         "invalid_scope" => {
             "the authorization server does not grant these scopes: compare the service's scopes and roles with \
@@ -104,6 +105,15 @@ fn tokens(body: &[u8]) -> Option<Tokens> {
         refresh_token: response.refresh_token.filter(|token| !token.is_empty()).map(Secret::new),
         scope: response.scope.map(|scope| Scope::from_wire(&scope)),
     })
+}
+
+/// When another request is worth making, if the server says so: RFC 7009 §2.2.1, or the end of its rate limit's window.
+pub(super) fn retry_after(answer: &Answer) -> Option<Duration> {
+    if answer.status == StatusCode::TOO_MANY_REQUESTS {
+        return Some(window(&answer.headers));
+    }
+    let seconds = answer.headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(LONGEST_WINDOW))
 }
 
 /// Until the rate limit's window ends: Okta says when by its own clock, so its own `Date` is taken off, not ours.

@@ -14,21 +14,23 @@ use url::form_urlencoded::Serializer;
 use zeroize::Zeroizing;
 
 use crate::authorization_server::client_authentication::ClientAuthentication;
-use crate::authorization_server::discovery::{self, Metadata};
+use crate::authorization_server::discovery::Endpoints;
 use crate::authorization_server::http::{Answer, HttpClient, SendError};
 use crate::authorization_server::keys::{Keys, Want};
 use crate::authorization_server::{
-    AuthorizationServer, Exchange, Expected, Introspection, Refusal, Unverified, answer,
+    AuthorizationServer, Exchange, Expected, Introspection, Refusal, Revocation, Unverified, answer,
 };
-use crate::clock::{Clock, Moment, Timestamp};
-use crate::jwt::keys::{KeySet, NoKey};
-use crate::jwt::{self, Verified, VerifyError};
+use crate::clock::{Clock, Timestamp};
+use crate::entropy::Entropy;
+use crate::jwt::keys::NoKey;
+use crate::jwt::{self, Claims, SigningAlgorithm, Verified, VerifyError};
 use crate::metrics::Metrics;
 use crate::model::Scope;
 use crate::secret::Secret;
 
-/// Between two looks for metadata that could not be had.
-const DISCOVERY_COOLDOWN: Duration = Duration::from_secs(1);
+mod documents;
+
+use documents::Looked;
 
 /// What it is told.
 pub struct Config {
@@ -36,6 +38,10 @@ pub struct Config {
     pub name: String,
     /// Byte for byte as it names itself.
     pub issuer: String,
+    /// Where it is asked, if not where its metadata document says.
+    pub endpoints: Option<Arc<Endpoints>>,
+    /// What its tokens may be signed with.
+    pub algorithms: Vec<SigningAlgorithm>,
     /// For everything but refreshes, which bring their own deadline.
     pub request_timeout: Duration,
 }
@@ -51,13 +57,8 @@ pub struct Client {
     metadata: Mutex<Looked>,
     fetching_keys: Mutex<()>,
     clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
     metrics: Arc<Metrics>,
-}
-
-#[derive(Default)]
-struct Looked {
-    found: Option<Arc<Metadata>>,
-    failed: Option<(Moment, String)>,
 }
 
 impl Client {
@@ -70,117 +71,104 @@ impl Client {
         http: HttpClient,
         authentication: ClientAuthentication,
         clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, url::ParseError> {
         let issuer = Url::parse(&config.issuer)?;
         let (keys, metadata, fetching_keys) = (Keys::default(), Mutex::default(), Mutex::default());
-        Ok(Self { config, issuer, http, authentication, keys, metadata, fetching_keys, clock, metrics })
-    }
-
-    /// The metadata document, asked for when first needed.
-    async fn metadata(&self) -> Result<Arc<Metadata>, String> {
-        let mut looked = self.metadata.lock().await;
-        if let Some(found) = &looked.found {
-            return Ok(Arc::clone(found));
-        }
-        let now = self.clock.now();
-        if let Some((at, why)) = &looked.failed
-            && now.since(at).is_some_and(|age| age < DISCOVERY_COOLDOWN)
-        {
-            return Err(why.clone());
-        }
-        match self.discover().await {
-            Ok(metadata) => {
-                let metadata = Arc::new(metadata);
-                looked.found = Some(Arc::clone(&metadata));
-                Ok(metadata)
-            }
-            Err(why) => {
-                tracing::warn!(authorization_server = self.config.name, %why, "discovery failed");
-                looked.failed = Some((now, why.clone()));
-                Err(why)
-            }
-        }
-    }
-
-    async fn discover(&self) -> Result<Metadata, String> {
-        let mut why = String::new();
-        for url in discovery::locations(&self.issuer) {
-            match self.get(&url).await {
-                Ok(answer) if answer.status == StatusCode::OK => {
-                    return discovery::parse(&self.config.issuer, &answer.body);
-                }
-                Ok(answer) if answer.status == StatusCode::NOT_FOUND => {
-                    why = format!("{url} does not exist: is the authorization server's id right?");
-                }
-                Ok(answer) => return Err(format!("{url} answers {}", answer.status)),
-                Err(error) => return Err(format!("{url}: {error}")),
-            }
-        }
-        Err(why)
-    }
-
-    /// The set in use; fetches a newer one first if there is a reason to.
-    async fn keys_for(&self, want: Want) -> Result<Arc<KeySet>, String> {
-        let mut why = "not fetched yet".to_owned();
-        if self.keys.wants_fetch(want, &self.clock.now()) {
-            // Known keys stay usable while somebody fetches; who has nothing to go by waits for that, and looks again.
-            let known = want == Want::Usual && self.keys.current().is_some();
-            let turn = if known {
-                self.fetching_keys.try_lock().ok()
-            } else {
-                Some(self.fetching_keys.lock().await)
-            };
-            if turn.is_some() && self.keys.wants_fetch(want, &self.clock.now()) {
-                let result = self.fetch_keys().await;
-                self.keys.fetched(want, &self.clock.now());
-                let word = if result.is_ok() { "ok" } else { "failed" };
-                self.metrics.jwks_fetches.with_label_values(&[self.config.name.as_str(), word]).inc();
-                if let Err(error) = result {
-                    tracing::warn!(authorization_server = self.config.name, why = %error, "keys not fetched");
-                    why = error;
-                }
-            }
-        }
-        self.keys.current().ok_or(why)
-    }
-
-    async fn fetch_keys(&self) -> Result<(), String> {
-        let url = self.metadata().await?.jwks_uri.clone();
-        let answer = self.get(&url).await.map_err(|error| format!("{url}: {error}"))?;
-        if answer.status != StatusCode::OK {
-            return Err(format!("{url} answers {}", answer.status));
-        }
-        let set = KeySet::parse(&answer.body).map_err(|error| format!("{url}: {error}"))?;
-        tracing::debug!(authorization_server = self.config.name, usable = set.usable(), "keys fetched");
-        self.keys.replace(set, &answer.headers, &self.clock.now());
-        Ok(())
-    }
-
-    async fn get(&self, url: &Url) -> Result<Answer, SendError> {
-        let mut request = Request::new(Full::default());
-        request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
-        self.http.send(url, request, self.config.request_timeout).await
+        Ok(Self {
+            config,
+            issuer,
+            http,
+            authentication,
+            keys,
+            metadata,
+            fetching_keys,
+            clock,
+            entropy,
+            metrics,
+        })
     }
 
     async fn post(&self, url: &Url, form: &[(&str, &str)], deadline: Duration) -> Result<Answer, SendError> {
-        let authorization = self
-            .authentication
-            .header()
-            .ok_or_else(|| SendError::NotSent("the client secret can't be sent in a header".to_owned()))?;
+        let proof =
+            self.authentication.prove(url, self.clock.now().wall, &*self.entropy).ok_or_else(|| {
+                SendError::NotSent("the client's secret or key can't be used to prove who we are".to_owned())
+            })?;
+        let parameters = proof.parameters.iter().map(|(name, value)| (*name, value.expose()));
         // Wiped when the request is dropped.
-        let form = Zeroizing::new(Serializer::new(String::new()).extend_pairs(form).finish().into_bytes());
-        let mut request = Request::new(Full::new(Bytes::from_owner(form)));
+        let body = Serializer::new(String::new()).extend_pairs(form).extend_pairs(parameters).finish();
+        let body = Zeroizing::new(body.into_bytes());
+        let mut request = Request::new(Full::new(Bytes::from_owner(body)));
         *request.method_mut() = Method::POST;
         let headers = request.headers_mut();
-        headers.insert(AUTHORIZATION, authorization);
+        if let Some(authorization) = proof.authorization {
+            headers.insert(AUTHORIZATION, authorization);
+        }
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
         self.http.send(url, request, deadline).await
     }
 
+    /// One request to the token endpoint. `secret` is what must not be repeated in the log.
+    async fn ask_for_tokens(
+        &self,
+        form: &[(&str, &str)],
+        secret: Option<&Secret>,
+        deadline: Duration,
+    ) -> Exchange {
+        let name = self.config.name.as_str();
+        // All within the deadline, which the leeway was counted with: finding the endpoint comes out of it too.
+        let asked = tokio::time::Instant::now();
+        let endpoints = match tokio::time::timeout(deadline / 2, self.endpoints()).await {
+            Ok(Ok(endpoints)) => endpoints,
+            result => {
+                self.metrics.authorization_server_up.with_label_values(&[name]).set(0);
+                self.metrics.refreshes.with_label_values(&[name, "not_sent"]).inc();
+                let why = result.map(Result::err).ok().flatten();
+                return Exchange::NotSent(why.unwrap_or_else(|| "discovery took too long".to_owned()));
+            }
+        };
+        let deadline = deadline.saturating_sub(asked.elapsed());
+        let started = self.clock.now();
+        let exchange = match self.post(&endpoints.token_endpoint, form, deadline).await {
+            Ok(answer) => {
+                self.note(&answer, secret);
+                answer::sort(&answer)
+            }
+            Err(SendError::NotSent(why)) => Exchange::NotSent(why),
+            Err(SendError::InDoubt(why)) => Exchange::InDoubt(why),
+        };
+        let took = self.clock.now().since(&started).unwrap_or_default();
+        self.metrics.refresh_duration.with_label_values(&[name]).observe(took.as_secs_f64());
+        self.metrics.refreshes.with_label_values(&[name, word(&exchange)]).inc();
+        let up = matches!(exchange, Exchange::Answered(_) | Exchange::Refused(_));
+        self.metrics.authorization_server_up.with_label_values(&[name]).set(i64::from(up));
+        exchange
+    }
+
+    async fn ask_to_revoke(&self, refresh_token: &Secret) -> Revocation {
+        let failed = |why: String| Revocation::Failed { why, retry_after: None };
+        let endpoints = match self.endpoints().await {
+            Ok(endpoints) => endpoints,
+            Err(why) => return failed(why),
+        };
+        let Some(endpoint) = &endpoints.revocation_endpoint else { return Revocation::NotOffered };
+        let form = [("token", refresh_token.expose()), ("token_type_hint", "refresh_token")];
+        match self.post(endpoint, &form, self.config.request_timeout).await {
+            // Also for a token that is unknown there or over: RFC 7009 §2.2.
+            Ok(answer) if answer.status == StatusCode::OK => Revocation::Done,
+            Ok(answer) => {
+                self.note(&answer, Some(refresh_token));
+                let why = answer::error_code(&answer.body).unwrap_or_else(|| answer.status.to_string());
+                Revocation::Failed { why, retry_after: answer::retry_after(&answer) }
+            }
+            Err(error) => failed(error.to_string()),
+        }
+    }
+
     /// Says what support will ask for, and keeps the gauges; never anything of a body but its error's words.
-    fn note(&self, answer: &Answer, refresh_token: &Secret) {
+    fn note(&self, answer: &Answer, secret: Option<&Secret>) {
         let name = self.config.name.as_str();
         let header = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
         if let Some(remaining) = header("x-rate-limit-remaining").and_then(|text| text.parse().ok()) {
@@ -191,7 +179,9 @@ impl Client {
             let text = |member: &str| {
                 let text = body.get(member).and_then(serde_json::Value::as_str);
                 // Some servers repeat what they were sent.
-                text.filter(|text| text.len() <= 500 && !text.contains(refresh_token.expose()))
+                text.filter(|text| {
+                    text.len() <= 500 && secret.is_none_or(|secret| !text.contains(secret.expose()))
+                })
             };
             tracing::warn!(
                 authorization_server = name,
@@ -209,48 +199,38 @@ impl Client {
 #[async_trait]
 impl AuthorizationServer for Client {
     async fn refresh(&self, refresh_token: &Secret, scope: &Scope, deadline: Duration) -> Exchange {
-        let name = self.config.name.as_str();
-        // All within the deadline, which the leeway was counted with: finding the endpoint comes out of it too.
-        let asked = tokio::time::Instant::now();
-        let metadata = match tokio::time::timeout(deadline / 2, self.metadata()).await {
-            Ok(Ok(metadata)) => metadata,
-            result => {
-                self.metrics.authorization_server_up.with_label_values(&[name]).set(0);
-                self.metrics.refreshes.with_label_values(&[name, "not_sent"]).inc();
-                let why = result.map(Result::err).ok().flatten();
-                return Exchange::NotSent(why.unwrap_or_else(|| "discovery took too long".to_owned()));
-            }
-        };
-        let deadline = deadline.saturating_sub(asked.elapsed());
         let scope = scope.to_string();
         let form = [
             ("grant_type", "refresh_token"),
             ("refresh_token", refresh_token.expose()),
             ("scope", scope.as_str()),
         ];
-        let started = self.clock.now();
-        let exchange = match self.post(&metadata.token_endpoint, &form, deadline).await {
-            Ok(answer) => {
-                self.note(&answer, refresh_token);
-                answer::sort(&answer)
-            }
-            Err(SendError::NotSent(why)) => Exchange::NotSent(why),
-            Err(SendError::InDoubt(why)) => Exchange::InDoubt(why),
+        self.ask_for_tokens(&form, Some(refresh_token), deadline).await
+    }
+
+    async fn client_credentials(&self, scope: &Scope, deadline: Duration) -> Exchange {
+        let scope = scope.to_string();
+        let form = [("grant_type", "client_credentials"), ("scope", scope.as_str())];
+        self.ask_for_tokens(&form, None, deadline).await
+    }
+
+    async fn revoke(&self, refresh_token: &Secret) -> Revocation {
+        let revocation = self.ask_to_revoke(refresh_token).await;
+        let word = match &revocation {
+            Revocation::Done => "ok",
+            Revocation::NotOffered => "not_offered",
+            Revocation::Failed { .. } => "failed",
         };
-        let took = self.clock.now().since(&started).unwrap_or_default();
-        self.metrics.refresh_duration.with_label_values(&[name]).observe(took.as_secs_f64());
-        self.metrics.refreshes.with_label_values(&[name, word(&exchange)]).inc();
-        let up = matches!(exchange, Exchange::Answered(_) | Exchange::Refused(_));
-        self.metrics.authorization_server_up.with_label_values(&[name]).set(i64::from(up));
-        exchange
+        self.metrics.revocations.with_label_values(&[self.config.name.as_str(), word]).inc();
+        revocation
     }
 
     async fn introspect(&self, refresh_token: &Secret) -> Introspection {
-        let metadata = match self.metadata().await {
-            Ok(metadata) => metadata,
+        let endpoints = match self.endpoints().await {
+            Ok(endpoints) => endpoints,
             Err(why) => return Introspection::Failed(why),
         };
-        let Some(endpoint) = &metadata.introspection_endpoint else { return Introspection::NotOffered };
+        let Some(endpoint) = &endpoints.introspection_endpoint else { return Introspection::NotOffered };
         let form = [("token", refresh_token.expose()), ("token_type_hint", "refresh_token")];
         let answer = match self.post(endpoint, &form, self.config.request_timeout).await {
             Ok(answer) => answer,
@@ -261,7 +241,7 @@ impl AuthorizationServer for Client {
             (StatusCode::OK, Some(true)) => Introspection::Active,
             (StatusCode::OK, Some(false)) => Introspection::Inactive,
             (status, _) => {
-                self.note(&answer, refresh_token);
+                self.note(&answer, Some(refresh_token));
                 Introspection::Failed(format!("introspection answers {status}"))
             }
         }
@@ -288,6 +268,17 @@ impl AuthorizationServer for Client {
         }
         let word = if result.is_ok() { "ok" } else { "invalid" };
         self.metrics.jwt_verifications.with_label_values(&[self.config.name.as_str(), word]).inc();
+        result.map_err(Unverified::Invalid)
+    }
+
+    async fn read(&self, token: &Secret, audience: &str, now: Timestamp) -> Result<Claims, Unverified> {
+        let keys = self.keys_for(Want::Usual).await.map_err(Unverified::NoKeys)?;
+        let mut result = jwt::introspect(token, &keys, &self.config.issuer, audience, now);
+        if matches!(result, Err(VerifyError::Key(NoKey::Unknown))) {
+            // Anybody can invent a key's name: one fetch per cooldown, and what it does not find does not exist.
+            let newer = self.keys_for(Want::Unknown).await.map_err(Unverified::NoKeys)?;
+            result = jwt::introspect(token, &newer, &self.config.issuer, audience, now);
+        }
         result.map_err(Unverified::Invalid)
     }
 

@@ -3,13 +3,41 @@
 use serde::Deserialize;
 use url::Url;
 
-/// What we use of the document.
+/// Where it is asked; what is `None` it does not offer.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Metadata {
-    pub(super) issuer: String,
-    pub(super) token_endpoint: Url,
-    pub(super) jwks_uri: Url,
-    pub(super) introspection_endpoint: Option<Url>,
+pub struct Endpoints {
+    /// For tokens.
+    pub token_endpoint: Url,
+    /// Its keys.
+    pub jwks_uri: Option<Url>,
+    /// Where users sign in.
+    pub authorization_endpoint: Option<Url>,
+    /// RFC 7662.
+    pub introspection_endpoint: Option<Url>,
+    /// RFC 7009.
+    pub revocation_endpoint: Option<Url>,
+}
+
+impl Endpoints {
+    /// Each of them, with the name that it has in the document and in the configuration.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (&'static str, &Url)> {
+        let optional = [
+            ("jwks_uri", &self.jwks_uri),
+            ("authorization_endpoint", &self.authorization_endpoint),
+            ("introspection_endpoint", &self.introspection_endpoint),
+            ("revocation_endpoint", &self.revocation_endpoint),
+        ];
+        let optional = optional.into_iter().filter_map(|(name, url)| Some((name, url.as_ref()?)));
+        std::iter::once(("token_endpoint", &self.token_endpoint)).chain(optional)
+    }
+}
+
+/// What we use of the document.
+#[derive(Deserialize)]
+struct Metadata {
+    issuer: String,
+    #[serde(flatten)]
+    endpoints: Endpoints,
 }
 
 /// Where the document may be: OpenID Connect's place, then RFC 8414's, which puts the well-known part before the path.
@@ -27,22 +55,18 @@ pub(super) fn locations(issuer: &Url) -> Vec<Url> {
 }
 
 /// Reads a document.
-pub(super) fn parse(issuer: &str, document: &[u8]) -> Result<Metadata, String> {
-    let metadata: Metadata = serde_json::from_slice(document)
+pub(super) fn parse(issuer: &str, document: &[u8]) -> Result<Endpoints, String> {
+    let Metadata { issuer: named, endpoints } = serde_json::from_slice(document)
         .map_err(|error| format!("the metadata document can't be read: {error}"))?;
-    if metadata.issuer != issuer {
+    if named != issuer {
         return Err(format!(
-            "the server names itself {:?}, but {issuer:?} is configured: they must be identical, to the last slash",
-            metadata.issuer
+            "the server names itself {named:?}, but {issuer:?} is configured: they must be identical, to the last slash"
         ));
     }
-    let endpoints = [&metadata.token_endpoint, &metadata.jwks_uri];
-    for endpoint in endpoints.into_iter().chain(&metadata.introspection_endpoint) {
-        if !is_confidential(endpoint) {
-            return Err(format!("the endpoint {endpoint} is not https"));
-        }
+    if let Some((_, url)) = endpoints.named().find(|(_, url)| !is_confidential(url)) {
+        return Err(format!("the endpoint {url} is not https"));
     }
-    Ok(metadata)
+    Ok(endpoints)
 }
 
 /// Whether secrets may be sent there: https, or plain http that does not leave the machine.

@@ -1,10 +1,10 @@
 //! One request over one connection, for requests that must not be sent twice behind our back.
 //!
-//! No pool, no redirects, no retries, no proxies: the caller learns whether the request was certainly not sent, or whether
+//! No pool, no redirects, no retries, and no proxy but the one that the environment names: the caller learns whether the request was certainly not sent, or whether
 //! the server may have acted. A connection given up on is reset at once, so that bytes of it that are still on their way
 //! are not delivered later.
 
-use std::future::Future as _;
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,8 +14,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::header::{CONNECTION, HOST, HeaderValue};
-use hyper::{HeaderMap, Request, StatusCode};
+use hyper::header::{CONNECTION, HOST, HeaderValue, PROXY_AUTHORIZATION};
+use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
+use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use hyper_util::rt::TokioIo;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -33,6 +34,42 @@ const LARGEST_BODY: usize = 1024 * 1024;
 #[derive(Clone)]
 pub struct HttpClient {
     tls: TlsConnector,
+    proxies: Proxies,
+}
+
+/// Which hosts are reached through a proxy: `HTTPS_PROXY` and `NO_PROXY`, as curl reads them.
+#[derive(Clone, Debug)]
+pub struct Proxies(Arc<Matcher>);
+
+impl Proxies {
+    /// Everything is reached directly.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(Arc::new(Matcher::builder().build()))
+    }
+
+    /// From the values of the two variables; empty ones say nothing.
+    ///
+    /// # Errors
+    /// If the proxy is not one that is spoken to by plain HTTP. Its password is not repeated.
+    pub fn new(https_proxy: &str, no_proxy: &str) -> Result<Self, &'static str> {
+        let scheme = https_proxy.split_once("://").map_or("http", |(scheme, _)| scheme);
+        if !scheme.eq_ignore_ascii_case("http") {
+            return Err("must be the URL of an HTTP proxy, such as http://proxy.example.com:3128");
+        }
+        let matcher = Matcher::builder().https(https_proxy.to_owned()).no(no_proxy.to_owned()).build();
+        let example = Uri::from_static("https://bursar.invalid");
+        if !https_proxy.is_empty() && no_proxy.trim() != "*" && matcher.intercept(&example).is_none() {
+            return Err("is not a URL");
+        }
+        Ok(Self(Arc::new(matcher)))
+    }
+
+    fn of(&self, url: &Url) -> Option<Intercept> {
+        // Plain http never leaves the machine.
+        let url = (url.scheme() == "https").then(|| url.as_str().parse().ok()).flatten()?;
+        self.0.intercept(&url)
+    }
 }
 
 /// A whole answer.
@@ -62,7 +99,7 @@ impl HttpClient {
     ///
     /// # Errors
     /// If there is no certificate to trust, or `ca_file` is not one.
-    pub fn new(ca_file: Option<&std::path::Path>) -> Result<Self, String> {
+    pub fn new(ca_file: Option<&std::path::Path>, proxies: Proxies) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if let Some(path) = ca_file {
@@ -79,7 +116,7 @@ impl HttpClient {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { tls: TlsConnector::from(Arc::new(config)) })
+        Ok(Self { tls: TlsConnector::from(Arc::new(config)), proxies })
     }
 
     /// Sends `request` to `url` and reads the whole answer, within `deadline`.
@@ -115,10 +152,17 @@ impl HttpClient {
     ) -> io::Result<Box<dyn Stream>> {
         let no_host = || io::Error::new(io::ErrorKind::InvalidInput, "the URL names no host");
         let port = url.port_or_known_default().ok_or_else(no_host)?;
-        let tcp = match url.host().ok_or_else(no_host)? {
-            Host::Domain(name) => TcpStream::connect((name, port)).await?,
-            Host::Ipv4(address) => TcpStream::connect((address, port)).await?,
-            Host::Ipv6(address) => TcpStream::connect((address, port)).await?,
+        let proxy = self.proxies.of(url);
+        let tcp = match &proxy {
+            Some(proxy) => {
+                let host = proxy.uri().host().ok_or_else(no_host)?.trim_matches(['[', ']']);
+                TcpStream::connect((host, proxy.uri().port_u16().unwrap_or(80))).await?
+            }
+            None => match url.host().ok_or_else(no_host)? {
+                Host::Domain(name) => TcpStream::connect((name, port)).await?,
+                Host::Ipv4(address) => TcpStream::connect((address, port)).await?,
+                Host::Ipv6(address) => TcpStream::connect((address, port)).await?,
+            },
         };
         tcp.set_nodelay(true)?;
         SockRef::from(&tcp).set_tcp_user_timeout(Some(deadline))?;
@@ -126,11 +170,44 @@ impl HttpClient {
         if url.scheme() != "https" {
             return Ok(Box::new(tcp));
         }
-        let host = url.host_str().ok_or_else(no_host)?.trim_matches(['[', ']']).to_owned();
-        let name =
-            ServerName::try_from(host).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        Ok(Box::new(self.tls.connect(name, tcp).await?))
+        let host = url.host_str().ok_or_else(no_host)?;
+        let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        match proxy {
+            Some(proxy) => {
+                let tunnel = tunnel(tcp, &format!("{host}:{port}"), proxy.basic_auth()).await?;
+                Ok(Box::new(self.tls.connect(name, tunnel).await?))
+            }
+            None => Ok(Box::new(self.tls.connect(name, tcp).await?)),
+        }
     }
+}
+
+/// Through an HTTP proxy to `authority` (RFC 9110 §9.3.6). What goes through it is TLS, which the proxy can't read.
+async fn tunnel(
+    tcp: ResetUnlessDone,
+    authority: &str,
+    credentials: Option<&HeaderValue>,
+) -> io::Result<impl Stream + use<>> {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(tcp))
+        .await
+        .map_err(io::Error::other)?;
+    let mut request = Request::new(Full::default());
+    *request.method_mut() = Method::CONNECT;
+    *request.uri_mut() = authority.parse().map_err(io::Error::other)?;
+    let host = HeaderValue::from_str(authority).map_err(io::Error::other)?;
+    request.headers_mut().insert(HOST, host);
+    if let Some(credentials) = credentials {
+        request.headers_mut().insert(PROXY_AUTHORIZATION, credentials.clone());
+    }
+    let answer = async {
+        let response = sender.send_request(request).await.map_err(io::Error::other)?;
+        if !response.status().is_success() {
+            return Err(io::Error::other(format!("the proxy answers {}", response.status())));
+        }
+        hyper::upgrade::on(response).await.map_err(io::Error::other)
+    };
+    drive(connection.with_upgrades(), answer).await.map(TokioIo::new)
 }
 
 async fn exchange(
@@ -151,7 +228,11 @@ async fn exchange(
             Limited::new(body, LARGEST_BODY).collect().await.map_err(|error| in_doubt(&error))?.to_bytes();
         Ok(Answer { status: head.status, headers: head.headers, body })
     };
-    // The connection is driven here, by the same future, so that dropping it drops the socket.
+    drive(connection, answer).await
+}
+
+/// Drives a connection by the same future as what waits for its answer, so that dropping it drops the socket.
+async fn drive<T>(connection: impl Future, answer: impl Future<Output = T>) -> T {
     let mut connection = std::pin::pin!(connection);
     let mut answer = std::pin::pin!(answer);
     let mut ended = false;

@@ -7,17 +7,18 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hyper::Method;
+use hyper::Method as HttpMethod;
 use serde_json::{Value, json};
 
 use crate::app::{App, Ports, Running};
 use crate::authorization_server::client::{Client, Config};
-use crate::authorization_server::client_authentication::ClientAuthentication;
-use crate::authorization_server::http::HttpClient;
+use crate::authorization_server::client_authentication::{ClientAuthentication, Method};
+use crate::authorization_server::http::{HttpClient, Proxies};
 use crate::authorization_server::{AuthorizationServer as _, Expected};
 use crate::cli::{DevArgs, Exit, client, serve, terminal};
 use crate::dev::authorization_server::{DevServer, Options, Rotation};
 use crate::dev::{Place, SERVICES, USERS, describe, write_private};
+use crate::jwt::SigningAlgorithm;
 use crate::lifecycle::{self, Signals};
 use crate::logging;
 use crate::metrics::Metrics;
@@ -52,15 +53,15 @@ async fn run(args: DevArgs) -> Result<ExitCode, String> {
     let mut signals = Signals::listen().map_err(|error| error.to_string())?;
     let world = tokio::select! {
         world = set_up(&args) => world?,
-        () = signals.next() => return Ok(ExitCode::SUCCESS),
+        () = signals.stop() => return Ok(ExitCode::SUCCESS),
     };
     if args.server_only {
         return server_only(&args, &world, signals).await;
     }
     let settings =
         Settings::load(&world.place.path("bursar.toml")).map_err(|problems| format!("{problems:?}"))?;
-    let ports = Ports { clock: Arc::clone(&world.ports.clock), entropy: Arc::clone(&world.ports.entropy) };
-    let start = async { App::build(settings, ports).await?.start().await };
+    let ports = world.ports.clone();
+    let start = async { App::build(settings, ports, Vec::new()).await?.start().await };
     let running = match start.await {
         Ok(running) => running,
         Err(error) => return Ok(serve::failed(&error).into()),
@@ -122,7 +123,7 @@ async fn connect_users(world: &World) -> Result<(), String> {
             let target = format!("/v1/grants/{}/{}", service.name, client::encode(user));
             let body = json!({ "refresh_token": token.expose() });
             let admin = world.place.path("admin.sock");
-            let imported = client::ask(&admin, Method::PUT, &target, Some(body)).await;
+            let imported = client::ask(&admin, HttpMethod::PUT, &target, Some(body)).await;
             imported.map_err(|_said| format!("{user} could not be connected to {}", service.name))?;
         }
     }
@@ -141,7 +142,7 @@ async fn once(world: &World) -> Result<Value, String> {
     let [snowflake, _databricks] = &SERVICES;
     let [alice, _bob] = USERS;
     let target = format!("/v1/token?service={}&user={}", snowflake.name, client::encode(alice));
-    let answer = client::ask(&world.place.path("bursar.sock"), Method::GET, &target, None).await;
+    let answer = client::ask(&world.place.path("bursar.sock"), HttpMethod::GET, &target, None).await;
     let answer = answer.map_err(|_said| "no token".to_owned())?;
     let token =
         Secret::new(answer.get("access_token").and_then(Value::as_str).unwrap_or_default().to_owned());
@@ -152,14 +153,18 @@ async fn once(world: &World) -> Result<Value, String> {
     let config = Config {
         name: snowflake.name.to_owned(),
         issuer: world.server.issuer(snowflake.server),
+        endpoints: None,
+        algorithms: vec![SigningAlgorithm::Rs256],
         request_timeout: Duration::from_secs(5),
     };
     let secret = world.server.client_secret().clone();
-    let authentication = ClientAuthentication::new(world.server.client_id().to_owned(), secret, None);
+    let authentication =
+        ClientAuthentication::new(world.server.client_id().to_owned(), Method::SecretBasic(secret), None);
     let metrics = Arc::new(Metrics::new().map_err(|error| error.to_string())?);
-    let server =
-        Client::new(config, HttpClient::new(None)?, authentication, Arc::clone(&world.ports.clock), metrics)
-            .map_err(|error| error.to_string())?;
+    let http = HttpClient::new(None, Proxies::none())?;
+    let (clock, entropy) = (Arc::clone(&world.ports.clock), Arc::clone(&world.ports.entropy));
+    let server = Client::new(config, http, authentication, clock, entropy, metrics)
+        .map_err(|error| error.to_string())?;
     let user = crate::model::UserName::parse(alice);
     let scope: Scope = service.scope(None).unwrap_or_default();
     let expected = Expected {
@@ -205,7 +210,7 @@ async fn server_only(args: &DevArgs, world: &World, mut signals: Signals) -> Res
         control = world.server.control(),
         config = config.display(),
     ));
-    signals.next().await;
+    signals.stop().await;
     world.server_tasks.stop();
     world.server_tasks.stopped().await;
     Ok(ExitCode::SUCCESS)

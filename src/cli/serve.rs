@@ -8,6 +8,7 @@ use crate::cli::{Exit, config, terminal};
 use crate::lifecycle::{self, Signals};
 use crate::logging;
 use crate::settings::Settings;
+use crate::socket;
 
 pub(super) async fn serve(path: &Path) -> ExitCode {
     let settings = match Settings::load(path) {
@@ -17,7 +18,7 @@ pub(super) async fn serve(path: &Path) -> ExitCode {
             return Exit::Usage.into();
         }
     };
-    if let Err(error) = logging::start(settings.log) {
+    if let Err(error) = logging::start(settings.fixed.log) {
         terminal::err(&format!("bursar: {error}"));
         return Exit::Failed.into();
     }
@@ -28,10 +29,17 @@ pub(super) async fn serve(path: &Path) -> ExitCode {
             return Exit::Failed.into();
         }
     };
-    let start = async { App::build(settings, Ports::real()).await?.start().await };
+    let inherited = match socket::inherited() {
+        Ok(inherited) => inherited,
+        Err(error) => {
+            terminal::err(&format!("bursar: {error}"));
+            return Exit::Failed.into();
+        }
+    };
+    let start = async { App::build(settings, Ports::real(), inherited).await?.start().await };
     let started = tokio::select! {
         started = start => started,
-        () = signals.next() => return ExitCode::SUCCESS,
+        () = signals.stop() => return ExitCode::SUCCESS,
     };
     match started {
         Ok(running) => lifecycle::run_until_signal(running, signals).await,

@@ -8,14 +8,26 @@ use jsonwebtoken::DecodingKey;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::jwt::SigningAlgorithm;
+
 /// NIST SP 800-131A and RFC 7518 §3.3; the upper bound keeps one verification from costing seconds.
 const MODULUS_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 /// Okta publishes three. A set beyond this is not one.
 const MOST_KEYS: usize = 100;
 
-/// The keys of one document.
+/// The keys of one document, and the algorithms that they may be used with.
 #[derive(Clone, Default)]
-pub struct KeySet(HashMap<String, Result<DecodingKey, &'static str>>);
+pub struct KeySet {
+    keys: HashMap<String, Result<Key, &'static str>>,
+    algorithms: Vec<SigningAlgorithm>,
+}
+
+/// A key, and what it is good for: one algorithm where the document names it (RFC 8725 §3.1).
+#[derive(Clone)]
+struct Key {
+    decoding: DecodingKey,
+    algorithms: Vec<SigningAlgorithm>,
+}
 
 /// No key for a token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,7 +50,9 @@ pub enum BadKeySet {
     #[error("not a key set (RFC 7517)")]
     NotAKeySet,
     /// Nothing in it could verify a token.
-    #[error("no usable key: RS256 with at least 2048 bits and a `kid` is needed")]
+    #[error(
+        "no usable key: one with a `kid` for one of signing_algorithms is needed, RSA with at least 2048 bits"
+    )]
     NothingUsable,
 }
 
@@ -47,7 +61,7 @@ impl KeySet {
     ///
     /// # Errors
     /// If it is no key set, or has no usable key: the set in use is better than this one.
-    pub fn parse(document: &[u8]) -> Result<Self, BadKeySet> {
+    pub fn parse(document: &[u8], algorithms: &[SigningAlgorithm]) -> Result<Self, BadKeySet> {
         #[derive(Deserialize)]
         struct Document {
             keys: Vec<Value>,
@@ -55,62 +69,97 @@ impl KeySet {
         let document: Document = serde_json::from_slice(document).map_err(|_| BadKeySet::NotAKeySet)?;
         let mut keys = HashMap::new();
         for jwk in document.keys.iter().take(MOST_KEYS) {
-            if let Some((kid, key)) = read(jwk) {
+            if let Some((kid, key)) = read(jwk, algorithms) {
                 keys.entry(kid).or_insert(key);
             }
         }
-        if keys.values().all(Result::is_err) { Err(BadKeySet::NothingUsable) } else { Ok(Self(keys)) }
+        if keys.values().all(Result::is_err) {
+            return Err(BadKeySet::NothingUsable);
+        }
+        Ok(Self { keys, algorithms: algorithms.to_vec() })
+    }
+
+    /// Whether tokens may be signed with this algorithm at all: decided by configuration, before a key is looked for.
+    #[must_use]
+    pub fn allows(&self, algorithm: SigningAlgorithm) -> bool {
+        self.algorithms.contains(&algorithm)
     }
 
     /// The key that a token's header names; `kid` is compared byte for byte.
     ///
     /// # Errors
-    /// Where there is none that may be used.
-    pub fn find(&self, kid: Option<&str>) -> Result<&DecodingKey, NoKey> {
-        let found = self.0.get(kid.ok_or(NoKey::Unnamed)?).ok_or(NoKey::Unknown)?;
-        found.as_ref().map_err(|why| NoKey::Unacceptable(why))
+    /// Where there is none that may be used with `algorithm`.
+    pub fn find(&self, kid: Option<&str>, algorithm: SigningAlgorithm) -> Result<&DecodingKey, NoKey> {
+        let found = self.keys.get(kid.ok_or(NoKey::Unnamed)?).ok_or(NoKey::Unknown)?;
+        let key = found.as_ref().map_err(|why| NoKey::Unacceptable(why))?;
+        if key.algorithms.contains(&algorithm) {
+            Ok(&key.decoding)
+        } else {
+            Err(NoKey::Unacceptable("it is for another algorithm"))
+        }
     }
 
     /// How many keys may be used.
     #[must_use]
     pub fn usable(&self) -> usize {
-        self.0.values().filter(|key| key.is_ok()).count()
+        self.keys.values().filter(|key| key.is_ok()).count()
     }
 }
 
-/// A key for RS256 signatures, or why it must not be used; `None` for keys that are for something else.
-fn read(jwk: &Value) -> Option<(String, Result<DecodingKey, &'static str>)> {
+/// A key for signatures, or why it must not be used; `None` for keys that are for something else.
+fn read(jwk: &Value, allowed: &[SigningAlgorithm]) -> Option<(String, Result<Key, &'static str>)> {
+    use SigningAlgorithm::{EdDsa, Es256, Ps256, Rs256};
     let text = |name: &str| jwk.get(name).and_then(Value::as_str);
     let kid = text("kid")?.to_owned();
-    let for_signatures = text("use").is_none_or(|usage| usage == "sig");
-    let for_us = text("alg").is_none_or(|algorithm| algorithm == "RS256");
-    if text("kty") != Some("RSA") || !for_signatures || !for_us {
+    if text("use").is_some_and(|usage| usage != "sig") {
         return None;
     }
-    let number = |name: &str| {
-        let bytes = URL_SAFE_NO_PAD.decode(text(name)?).ok()?;
+    let of_its_kind: &[SigningAlgorithm] = match (text("kty")?, text("crv")) {
+        ("RSA", _) => &[Rs256, Ps256],
+        ("EC", Some("P-256")) => &[Es256],
+        ("OKP", Some("Ed25519")) => &[EdDsa],
+        _ => return None,
+    };
+    let algorithms: Vec<SigningAlgorithm> = of_its_kind
+        .iter()
+        .copied()
+        .filter(|algorithm| allowed.contains(algorithm))
+        .filter(|algorithm| text("alg").is_none_or(|alg| alg == algorithm.as_str()))
+        .collect();
+    let decoding = match algorithms.first()? {
+        Rs256 | Ps256 => rsa(text("n"), text("e")),
+        Es256 => {
+            DecodingKey::from_ec_components(text("x").unwrap_or_default(), text("y").unwrap_or_default())
+                .map_err(|_| MALFORMED)
+        }
+        EdDsa => DecodingKey::from_ed_components(text("x").unwrap_or_default()).map_err(|_| MALFORMED),
+    };
+    Some((kid, decoding.map(|decoding| Key { decoding, algorithms })))
+}
+
+const MALFORMED: &str = "it is malformed";
+
+fn rsa(modulus: Option<&str>, exponent: Option<&str>) -> Result<DecodingKey, &'static str> {
+    let number = |text: Option<&str>| {
+        let bytes = URL_SAFE_NO_PAD.decode(text?).ok()?;
         let first = bytes.iter().position(|byte| *byte != 0)?;
         Some(bytes.get(first..)?.to_vec())
     };
-    let key = match (number("n"), number("e")) {
-        (Some(modulus), Some(exponent)) => {
-            let zeros = modulus.first().map_or(0, |byte| byte.leading_zeros() as usize);
-            if !MODULUS_BITS.contains(&(modulus.len() * 8 - zeros)) {
-                Err("its length is not between 2048 and 8192 bits")
-            } else if exponent.last().is_none_or(|byte| byte % 2 == 0) || exponent == [1] {
-                Err("its public exponent is not an odd number above 1")
-            } else {
-                Ok(DecodingKey::from_rsa_raw_components(&modulus, &exponent))
-            }
-        }
-        _ => Err("it is malformed"),
-    };
-    Some((kid, key))
+    let (Some(modulus), Some(exponent)) = (number(modulus), number(exponent)) else { return Err(MALFORMED) };
+    let zeros = modulus.first().map_or(0, |byte| byte.leading_zeros() as usize);
+    if !MODULUS_BITS.contains(&(modulus.len() * 8 - zeros)) {
+        Err("its length is not between 2048 and 8192 bits")
+    } else if exponent.last().is_none_or(|byte| byte % 2 == 0) || exponent == [1] {
+        Err("its public exponent is not an odd number above 1")
+    } else {
+        Ok(DecodingKey::from_rsa_raw_components(&modulus, &exponent))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use SigningAlgorithm::{EdDsa, Es256, Ps256, Rs256};
 
     fn rsa(kid: &str, bytes: usize) -> String {
         let modulus = URL_SAFE_NO_PAD.encode(vec![0xC1; bytes]);
@@ -118,7 +167,7 @@ mod tests {
     }
 
     fn parse(keys: &str) -> Result<KeySet, BadKeySet> {
-        KeySet::parse(format!(r#"{{"keys":[{keys}]}}"#).as_bytes())
+        KeySet::parse(format!(r#"{{"keys":[{keys}]}}"#).as_bytes(), &[Rs256])
     }
 
     #[test]
@@ -126,15 +175,15 @@ mod tests {
         let set =
             parse(&format!(r#"1, {{"kty":"EC","kid":"e"}}, {{"kty":"RSA"}}, {}"#, rsa("a", 256))).unwrap();
         assert_eq!(set.usable(), 1);
-        assert!(set.find(Some("a")).is_ok());
-        assert_eq!(set.find(Some("A")).err(), Some(NoKey::Unknown));
-        assert_eq!(set.find(None).err(), Some(NoKey::Unnamed));
+        assert!(set.find(Some("a"), Rs256).is_ok());
+        assert_eq!(set.find(Some("A"), Rs256).err(), Some(NoKey::Unknown));
+        assert_eq!(set.find(None, Rs256).err(), Some(NoKey::Unnamed));
     }
 
     #[test]
     fn a_weak_key_is_known_but_refused() {
         let set = parse(&format!("{}, {}", rsa("weak", 128), rsa("good", 256))).unwrap();
-        assert!(matches!(set.find(Some("weak")), Err(NoKey::Unacceptable(_))));
+        assert!(matches!(set.find(Some("weak"), Rs256), Err(NoKey::Unacceptable(_))));
     }
 
     #[test]
@@ -142,7 +191,7 @@ mod tests {
         let modulus = URL_SAFE_NO_PAD.encode([vec![0; 128], vec![0xC1; 128]].concat());
         let padded = format!(r#"{{"kty":"RSA","kid":"p","n":"{modulus}","e":"AQAB"}}"#);
         let set = parse(&format!("{padded}, {}", rsa("good", 256))).unwrap();
-        assert!(matches!(set.find(Some("p")), Err(NoKey::Unacceptable(_))));
+        assert!(matches!(set.find(Some("p"), Rs256), Err(NoKey::Unacceptable(_))));
     }
 
     #[test]
@@ -150,7 +199,28 @@ mod tests {
         assert_eq!(parse("").err(), Some(BadKeySet::NothingUsable));
         assert_eq!(parse(&rsa("weak", 64)).err(), Some(BadKeySet::NothingUsable));
         for bad in ["", "[]", "{}", r#"{"keys":1}"#, "<html>"] {
-            assert_eq!(KeySet::parse(bad.as_bytes()).err(), Some(BadKeySet::NotAKeySet), "{bad}");
+            assert_eq!(KeySet::parse(bad.as_bytes(), &[Rs256]).err(), Some(BadKeySet::NotAKeySet), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_key_is_good_for_the_algorithm_that_it_names_and_those_that_are_configured() {
+        let untied = rsa("untied", 256).replace(r#""alg":"RS256","#, "");
+        let ec = r#"{"kty":"EC","crv":"P-256","kid":"ec","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#;
+        let ed =
+            r#"{"kty":"OKP","crv":"Ed25519","kid":"ed","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+        let document = format!(r#"{{"keys":[{},{untied},{ec},{ed}]}}"#, rsa("tied", 256));
+        let set = KeySet::parse(document.as_bytes(), &[Rs256, Ps256, Es256, EdDsa]).unwrap();
+        for (kid, good) in [
+            ("tied", [true, false, false, false]),
+            ("untied", [true, true, false, false]),
+            ("ec", [false, false, true, false]),
+            ("ed", [false, false, false, true]),
+        ] {
+            let found = [Rs256, Ps256, Es256, EdDsa].map(|algorithm| set.find(Some(kid), algorithm).is_ok());
+            assert_eq!(found, good, "{kid}");
+        }
+        let narrow = KeySet::parse(document.as_bytes(), &[Es256]).unwrap();
+        assert_eq!((narrow.usable(), narrow.allows(Rs256)), (1, false));
     }
 }

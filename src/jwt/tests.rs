@@ -24,7 +24,7 @@ fn jwks() -> KeySet {
         "kty": "RSA", "use": "sig", "alg": "RS256", "kid": "active",
         "n": URL_SAFE_NO_PAD.encode(n), "e": URL_SAFE_NO_PAD.encode(e),
     }]});
-    KeySet::parse(document.to_string().as_bytes()).unwrap()
+    KeySet::parse(document.to_string().as_bytes(), &[SigningAlgorithm::Rs256]).unwrap()
 }
 
 fn sign(header: &str, payload: &str) -> Secret {

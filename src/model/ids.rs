@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::entropy::Entropy;
 use crate::secret::Digest;
 
-/// Longest name taken from outside, in bytes. Okta's logins have at most 100 characters.
+/// Longest name taken from outside, in characters. Okta's logins have at most 100 characters.
 const LONGEST: usize = 256;
 
 macro_rules! name {
@@ -18,10 +18,12 @@ macro_rules! name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Takes 1 to 256 bytes without control characters; anything else is `None`.
+            /// Takes 1 to 256 characters, none of them a control character; anything else is `None`.
             #[must_use]
             pub fn parse(text: &str) -> Option<Self> {
-                let sane = !text.is_empty() && text.len() <= LONGEST && !text.chars().any(char::is_control);
+                let sane = !text.is_empty()
+                    && text.chars().take(LONGEST + 1).count() <= LONGEST
+                    && !text.chars().any(char::is_control);
                 sane.then(|| Self(Arc::from(text)))
             }
 
@@ -60,6 +62,19 @@ name! {
 }
 
 impl UserName {
+    /// Stands where a user's name would be if the token speaks for the client itself (RFC 6749 §4.4). No name that is
+    /// parsed is empty.
+    #[must_use]
+    pub fn of_the_client() -> Self {
+        Self(Arc::from(""))
+    }
+
+    /// Whether it is nobody's, since the token speaks for the client itself.
+    #[must_use]
+    pub fn is_the_client(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Stands where a user's name would be while it is not known whose a refresh token is. No login has spaces.
     #[must_use]
     pub fn unproven() -> Self {
@@ -78,7 +93,11 @@ pub struct GrantKey {
 
 impl fmt::Display for GrantKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {}", self.service, self.user)
+        if self.user.is_the_client() {
+            write!(f, "{} of the client itself", self.service)
+        } else {
+            write!(f, "{} of {}", self.service, self.user)
+        }
     }
 }
 
@@ -155,6 +174,7 @@ mod tests {
     fn names_refuse_emptiness_length_and_control_characters() {
         assert!(UserName::parse("alice@example.com").is_some());
         assert!(UserName::parse("").is_none());
+        assert!(UserName::parse(&"ä".repeat(256)).is_some());
         assert!(UserName::parse(&"a".repeat(257)).is_none());
         assert!(UserName::parse("alice\n").is_none());
     }

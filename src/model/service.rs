@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use crate::model::{RoleName, Scope, ServiceName};
 
 /// One service.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     /// Its name.
     pub name: ServiceName,
+    /// Whom its tokens speak for.
+    pub speaks_for: SpeaksFor,
     /// The authorization server that it belongs to, by its name.
     pub authorization_server: String,
     /// What `aud` of its tokens must be.
@@ -25,6 +27,15 @@ pub struct Service {
     pub kind: Kind,
 }
 
+/// Whom a service's tokens speak for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpeaksFor {
+    /// A user who has consented (`grant = "authorization_code"`).
+    Users,
+    /// The client itself (`grant = "client_credentials"`): there is no user, no consent and no refresh token.
+    TheClient,
+}
+
 /// What a service's drivers want.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -38,15 +49,34 @@ pub enum Kind {
     Generic,
 }
 
+impl Kind {
+    /// The word in the configuration and in answers.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Snowflake => "snowflake",
+            Self::Databricks => "databricks",
+            Self::Netsuite => "netsuite",
+            Self::Generic => "generic",
+        }
+    }
+}
+
 impl Service {
-    /// What is asked of the authorization server for `role`: always with `offline_access`, so that the answer carries
-    /// the next refresh token. `None` if the service has no such role.
+    /// Whether its tokens speak for users.
+    #[must_use]
+    pub fn has_users(&self) -> bool {
+        self.speaks_for == SpeaksFor::Users
+    }
+
+    /// What is asked of the authorization server for `role`: for users always with `offline_access`, so that the answer
+    /// carries the next refresh token. `None` if the service has no such role.
     #[must_use]
     pub fn scope(&self, role: Option<&RoleName>) -> Option<Scope> {
         let scope = match role {
             None => &self.scopes,
             Some(role) => self.roles.get(role)?,
         };
-        Some(scope.clone().with("offline_access"))
+        Some(if self.has_users() { scope.clone().with("offline_access") } else { scope.clone() })
     }
 }

@@ -11,7 +11,7 @@ use crate::model::{
 use crate::refresh::gate::{Pass, back_off};
 use crate::refresh::plan::{Plan, most_tries, plan};
 use crate::refresh::{Door, Inner, SHORTLY, store_failure};
-use crate::store::{Attempt, Begun, Commit, Committed, Settled, StoredToken};
+use crate::store::{Attempt, Begun, Commit, Committed, Lease, Settled, StoredToken};
 
 /// Between two presentations of a token whose last one is in doubt.
 const BETWEEN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
@@ -50,35 +50,41 @@ impl Inner {
         }
         let door = self.door(service)?;
         let scope = service.scope(role).ok_or_else(|| Failure::Internal("no such role".to_owned()))?;
-        let urgent = self.look_at(id, service, door).await?;
+        let urgent = self.look_at(id, service, &door).await?;
         if self.parts.tasks.is_stopping() && !urgent {
             return Err(Failure::ServerUnavailable { retry_after: SHORTLY });
         }
-        self.pace(id, door).await;
+        self.pace(id, &door).await;
         let _place = door.gate.place(urgent).await;
-        let _pass = self.pass(door, urgent || leave == Leave::Granted).await?;
+        let _pass = self.pass(&door, urgent || leave == Leave::Granted).await?;
+        let lease = Lease { owner: self.parts.owner.clone(), duration: self.in_use.load().lease };
         let (mut tries, mut asked_in_vain, mut secret_reloaded) = (0, false, false);
         for _ in 0..MOST_ROUNDS {
             let begun = self.parts.clock.now();
-            let attempt = self.begin(id, service).await?;
+            let attempt = self.begin(id, service, &lease).await?;
             if tries >= most_tries(attempt.rotation, &door.recovery) {
                 self.settle(id, &attempt, Settled::InDoubt).await?;
                 return Err(Failure::ServerUnavailable { retry_after: SHORTLY });
             }
-            match self.may_present(id, service, door, &attempt, asked_in_vain).await? {
+            match self.may_present(id, service, &door, &attempt, asked_in_vain).await? {
                 Step::Present => {}
                 Step::PresentOnce => asked_in_vain = true,
                 Step::BeginAnew => continue,
             }
             let requested_at = self.parts.clock.now();
-            let left = requested_at.since(&begun).and_then(|age| self.parts.lease.duration.checked_sub(age));
+            let left = requested_at.since(&begun).and_then(|age| lease.duration.checked_sub(age));
             if left.is_none_or(|left| left < door.recovery.deadline) {
                 tracing::debug!(grant = %id.key, "the lease would end before the request's deadline; taken again");
                 self.settle_unchanged(id, &attempt).await?;
                 continue;
             }
             tries += 1;
-            match door.server.refresh(&attempt.refresh_token, &scope, door.recovery.deadline).await {
+            let exchange = if service.has_users() {
+                door.server.refresh(&attempt.refresh_token, &scope, door.recovery.deadline).await
+            } else {
+                door.server.client_credentials(&scope, door.recovery.deadline).await
+            };
+            match exchange {
                 Exchange::Answered(tokens) => {
                     door.gate.opened();
                     return self.keep(id, role, &scope, &attempt, *tokens, requested_at).await;
@@ -88,6 +94,14 @@ impl Inner {
                     door.gate.unanswered(&self.parts.clock.now(), self.parts.entropy.below(1000));
                     self.settle_unchanged(id, &attempt).await?;
                     return Err(Failure::ServerUnavailable { retry_after: SHORTLY });
+                }
+                Exchange::Refused(Refusal::InvalidGrant) if !service.has_users() => {
+                    // There is no grant that could be over: the server takes the client for something else.
+                    self.settle_unchanged(id, &attempt).await?;
+                    let hint = "the authorization server takes a request for client credentials for one with a grant: is \
+                                Client Credentials switched on under Grant type in the app integration's General tab in Okta?";
+                    let why = Misconfiguration { error: "invalid_grant".to_owned(), hint };
+                    return Err(self.refused(&door, &why));
                 }
                 Exchange::Refused(Refusal::InvalidGrant) => {
                     return Err(self.ended(id, service, &attempt).await?);
@@ -110,18 +124,20 @@ impl Inner {
                         secret_reloaded = true;
                         continue;
                     }
-                    return Err(self.refused(door, &why));
+                    return Err(self.refused(&door, &why));
                 }
                 Exchange::InDoubt(why) => {
                     tracing::warn!(grant = %id.key, %why, tries, "in doubt whether the refresh token was used up");
-                    // However this flight ends, somebody goes on until it is known.
-                    self.pursue(id);
+                    if service.has_users() {
+                        // However this flight ends, somebody goes on until it is known.
+                        self.pursue(id);
+                    }
                     if tries == 1 {
                         door.gate.doubtful(&self.parts.clock.now(), self.parts.entropy.below(1000));
                     }
                     let jitter = 500 + self.parts.entropy.below(500);
                     tokio::time::sleep(back_off(tries, BETWEEN, jitter)).await;
-                    self.pace(id, door).await;
+                    self.pace(id, &door).await;
                 }
             }
         }
@@ -172,23 +188,17 @@ impl Inner {
 
     /// Okta's limit for one user. It is not known whose a candidate is, and each is presented once.
     async fn pace(&self, id: &GrantId, door: &Door) {
-        if id.candidate.is_none() {
+        if id.candidate.is_none() && !id.key.user.is_the_client() {
             tokio::time::sleep(door.pace.wait(&id.key.user, &self.parts.clock.now())).await;
         }
     }
 
     /// The row is ours, and what we are about to do is written down.
-    async fn begin(&self, id: &GrantId, service: &Service) -> Result<Attempt, Failure> {
+    async fn begin(&self, id: &GrantId, service: &Service, lease: &Lease) -> Result<Attempt, Failure> {
         // Bounded: another process's lease ends, and here only one process owns the store.
         loop {
             let now = self.parts.clock.now();
-            match self
-                .parts
-                .store
-                .begin(id, &self.parts.lease, &now)
-                .await
-                .map_err(|error| store_failure(&error))?
-            {
+            match self.parts.store.begin(id, lease, &now).await.map_err(|error| store_failure(&error))? {
                 Begun::Attempt(attempt) => return Ok(attempt),
                 Begun::Held(left) => tokio::time::sleep(left.min(Duration::from_millis(200))).await,
                 Begun::Ended(reason, since) => {
@@ -276,6 +286,11 @@ impl Inner {
         let committed = self.parts.store.commit(id, attempt.version, &answer).await;
         let version = match committed {
             Ok(Committed::Done(version)) => version,
+            Ok(Committed::Revoked) => {
+                self.revoking.wake();
+                let since = Some(self.parts.clock.now().wall);
+                return Err(Failure::LoginRequired { reason: EndReason::Revoked, since });
+            }
             Ok(Committed::Superseded) => {
                 tracing::error!(grant = %id.key, "the grant was replaced while its refresh was under way");
                 return Err(Failure::ServerUnavailable { retry_after: SHORTLY });
@@ -306,7 +321,11 @@ impl Inner {
         let by_claim = jwt::claimed_expiry(token).map(|expiry| requested_at.wall.until(expiry));
         let expires_in = by_claim.map_or(expires_in, |claimed| claimed.min(expires_in));
         let spread = u32::try_from(self.parts.entropy.below(1001)).unwrap_or(0);
-        Issued { requested_at, expires_in, refresh_after: self.parts.life.refresh_after(expires_in, spread) }
+        Issued {
+            requested_at,
+            expires_in,
+            refresh_after: self.in_use.load().life.refresh_after(expires_in, spread),
+        }
     }
 
     /// `invalid_grant` for the newest refresh token.

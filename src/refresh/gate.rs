@@ -92,6 +92,14 @@ impl Gate {
         Pass { gate: self, probe: None }
     }
 
+    /// For how long it is shut, and what callers are told meanwhile.
+    pub(super) fn shut_for(&self, now: &Moment) -> Option<(Duration, Failure)> {
+        let state = self.lock();
+        let (until, failure) = state.shut.as_ref()?;
+        let left = until.checked_sub(now.boot).filter(|left| !left.is_zero())?;
+        Some((left, failure.clone()))
+    }
+
     /// Waits for one of the places at this server.
     pub(super) async fn place(&self, urgent: bool) -> Option<OwnedSemaphorePermit> {
         let places = if urgent { &self.urgent_places } else { &self.places };

@@ -54,6 +54,11 @@ impl Holdoffs {
             Held { failure: failure.clone(), until: now.boot + wait, streak: held.streak.saturating_add(1) };
     }
 
+    /// Everything is to be tried anew.
+    pub(super) fn clear_all(&self) {
+        self.0.invalidate_all();
+    }
+
     /// It works.
     pub(super) fn clear(&self, key: &TokenKey) {
         self.0.invalidate(key);

@@ -2,12 +2,11 @@
 //! grant ends.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::authorization_server::{Expected, Unverified};
 use crate::cache::CachedToken;
 use crate::jwt::{Verified, VerifyError};
-use crate::model::{Failure, GrantId, Service, TokenKey, UserName};
+use crate::model::{EndReason, Failure, GrantId, GrantState, Service, TokenKey, UserName};
 use crate::refresh::{Inner, SHORTLY, store_failure};
 use crate::secret::Digest;
 use crate::store::StoredToken;
@@ -24,12 +23,12 @@ impl Inner {
             let left = token.issued.remaining(&self.parts.clock.now());
             Some(token.version) != seen
                 && !left.is_zero()
-                && left >= self.parts.life.promised(token.issued.expires_in)
+                && left >= self.in_use.load().life.promised(token.issued.expires_in)
         };
         if let Some(token) = self.parts.cache.get(key).filter(&enough) {
             return Ok(Some(token));
         }
-        let id = GrantId::current(key.grant.clone());
+        let (id, endings) = (GrantId::current(key.grant.clone()), *self.endings());
         let stored =
             self.parts.store.access_token(&id, key.role.as_ref()).await.map_err(|e| store_failure(&e))?;
         match stored {
@@ -37,21 +36,24 @@ impl Inner {
                 if Some(stored.version) != seen
                     && !stored.issued.remaining(&self.parts.clock.now()).is_zero() =>
             {
-                Ok(self.publish(key, service, stored).await?).map(|token| Some(token).filter(enough))
+                Ok(self.publish(key, service, stored, endings).await?).map(|token| Some(token).filter(enough))
             }
             _ => Ok(None),
         }
     }
 
-    /// Only what is durable comes here, and only what verifies goes on into the cache.
+    /// Only what is durable comes here, and only what verifies goes on into the cache. `seen` is the number of endings
+    /// before `stored` was read or asked for.
     pub(super) async fn publish(
         &self,
         key: &TokenKey,
         service: &Service,
         stored: StoredToken,
+        seen: u64,
     ) -> Result<Arc<CachedToken>, Failure> {
         let id = GrantId::current(key.grant.clone());
-        let verified = match self.verify(service, key, Some(&key.grant.user), &stored).await {
+        let user = service.has_users().then_some(&key.grant.user);
+        let verified = match self.verify(service, key, user, &stored).await {
             Ok(verified) => verified,
             Err(Unverified::NoKeys(why)) => {
                 tracing::warn!(grant = %key.grant, %why, "a token waits to be verified");
@@ -81,8 +83,29 @@ impl Inner {
             return Err(self.held_off(key, Failure::TokenInvalid { hint }));
         }
         let token = Arc::new(token);
-        self.parts.cache.put(key.clone(), Arc::clone(&token));
-        Ok(token)
+        {
+            let endings = self.endings();
+            if *endings == seen {
+                self.parts.cache.put(key.clone(), Arc::clone(&token));
+                return Ok(token);
+            }
+        }
+        // Some grant has ended since, or the configuration has changed: was it this one?
+        match self
+            .parts
+            .store
+            .grant(&id)
+            .await
+            .map_err(|error| store_failure(&error))?
+            .map(|grant| grant.state)
+        {
+            Some(GrantState::Ended { reason, since }) => {
+                Err(Failure::LoginRequired { reason, since: Some(since) })
+            }
+            // Good for whoever waits; the next one reads it from the store again.
+            Some(GrantState::Active) => Ok(token),
+            None => Err(Failure::LoginRequired { reason: EndReason::NeverConnected, since: None }),
+        }
     }
 
     pub(super) async fn verify(
@@ -112,7 +135,7 @@ impl Inner {
         let scope = service.scope(key.role.as_ref()).unwrap_or_default().to_string();
         let user = key.grant.user.as_str();
         let parts = [&registration, &service.audience, &service.user_claim, user, &scope];
-        Digest::of(format!("{} {parts:?}", service.opaque).as_bytes())
+        Digest::of(format!("{} {:?} {parts:?}", service.opaque, service.speaks_for).as_bytes())
     }
 
     async fn forget(&self, id: &GrantId, key: &TokenKey, version: i64) {
@@ -123,7 +146,8 @@ impl Inner {
 
     /// The grant has ended, or was replaced: nothing of it is handed out any more.
     pub(super) fn drop_cached(&self, id: &GrantId, service: &Service) {
-        self.endings.fetch_add(1, Ordering::AcqRel);
+        let mut endings = self.endings();
+        *endings += 1;
         for role in std::iter::once(None).chain(service.roles.keys().map(Some)) {
             let key = TokenKey { grant: id.key.clone(), role: role.cloned() };
             self.parts.cache.remove(&key);

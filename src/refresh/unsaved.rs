@@ -97,9 +97,9 @@ impl Unsaved {
                     tracing::info!(grant = %id.key, tries, "a refresh token that could not be written is on disk now");
                     return Saved::InStore;
                 }
-                Ok(Committed::Superseded) => {
+                Ok(Committed::Superseded | Committed::Revoked) => {
                     // Either an earlier try was written although it reported an error, or the grant was replaced by an
-                    // import meanwhile; in both cases nothing is left to save.
+                    // import or revoked meanwhile; in all cases nothing is left to save.
                     tracing::info!(grant = %id.key, tries, "the grant moved on while its answer could not be written");
                     return Saved::InStore;
                 }

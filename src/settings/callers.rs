@@ -27,12 +27,18 @@ fn rule(section: &Section<'_>, services: &[Service]) -> Rule {
             "is the number of every user that this user namespace does not know; nobody can be told by it",
         );
     }
-    if rule.users.is_empty() {
+    let about_users = rule.services.iter().any(|entry| match entry {
+        Services::All => true,
+        Services::Whole(name) | Services::Role(name, _) => {
+            services.iter().find(|service| service.name == *name).is_none_or(Service::has_users)
+        }
+    });
+    if rule.users.is_empty() && about_users {
         section.missing("users", "is missing: whose tokens it may have, such as [\"*@example.com\"]");
     }
     match section.choice("run_pass", &["none", "required"]) {
         Some("required") => section.problem("run_pass", "needs a section [run_passes], which this version does not have"),
-        None if !section.has("run_pass") => section.missing(
+        None if !section.has("run_pass") && (about_users || section.has("users")) => section.missing(
             "run_pass",
             "is missing: \"none\" lets every process of this user act for all of `users`; say so if that is meant",
         ),

@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::authorization_server::client_authentication::read_secret_file;
-use crate::authorization_server::is_confidential;
+use crate::authorization_server::client_authentication::{Method, read_secret_file};
+use crate::authorization_server::http::Proxies;
+use crate::authorization_server::signing_key::SigningKey;
+use crate::authorization_server::{Endpoints, is_confidential};
+use crate::jwt::SigningAlgorithm;
 use crate::secret::Secret;
 use crate::settings::Server;
 use crate::settings::reader::Section;
@@ -26,7 +29,9 @@ pub(super) fn read(root: &Section<'_>, lease: Duration) -> BTreeMap<String, Serv
 fn server(section: &Section<'_>, lease: Duration) -> Server {
     let issuer = issuer(section);
     let client_id = section.required_text("client_id");
-    let (client_secret, client_secret_file) = client_secret(section);
+    let (authentication, authentication_file) = client_authentication(section);
+    let endpoints = endpoints(section);
+    let algorithms = algorithms(section);
     let leeway = section.duration("refresh_token_leeway", Duration::from_secs(30));
     if leeway > LONGEST_LEEWAY {
         section.problem("refresh_token_leeway", "is at most 60s at Okta");
@@ -43,10 +48,35 @@ fn server(section: &Section<'_>, lease: Duration) -> Server {
              recovered in time: shorten request_timeout or refresh.lease, or lengthen the leeway (in Okta and here)",
         );
     }
-    section.choice("client_authentication", &["client_secret_basic"]);
     let ca_file = section.text("ca_file").map(PathBuf::from);
     section.finish();
-    Server { issuer, client_id, client_secret, client_secret_file, ca_file, leeway, request_timeout }
+    Server {
+        issuer,
+        client_id,
+        authentication,
+        authentication_file,
+        endpoints,
+        algorithms,
+        ca_file,
+        leeway,
+        request_timeout,
+    }
+}
+
+/// `HTTPS_PROXY` and `NO_PROXY`, in either case.
+pub(super) fn proxies(root: &Section<'_>) -> Proxies {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the conventional variables of everything that speaks HTTP"
+    )]
+    let read = |name: &str| {
+        std::env::var(name).or_else(|_| std::env::var(name.to_ascii_lowercase())).unwrap_or_default()
+    };
+    let proxies = Proxies::new(&read("HTTPS_PROXY"), &read("NO_PROXY"));
+    proxies.unwrap_or_else(|why| {
+        root.missing("", format!("the environment's HTTPS_PROXY {why}"));
+        Proxies::none()
+    })
 }
 
 /// Of the two ways to name a server, exactly one.
@@ -86,6 +116,100 @@ fn issuer(section: &Section<'_>) -> String {
         );
     }
     format!("https://{domain}/oauth2/{id}")
+}
+
+/// How we prove who we are, and the file that it was read from.
+fn client_authentication(section: &Section<'_>) -> (Method, Option<PathBuf>) {
+    let methods = ["client_secret_basic", "client_secret_post", "private_key_jwt", "none"];
+    let said = section.choice("client_authentication", &methods);
+    let [key, file, env] = ["private_key_file", "client_secret_file", "client_secret_env"];
+    let unused = |keys: &[&str], method: &str| {
+        for key in keys.iter().filter(|key| section.has(key)) {
+            section.problem(key, format!("is not used with client_authentication = \"{method}\""));
+        }
+    };
+    let (key_id, has_key) = (section.text("private_key_id"), section.has(key));
+    if key_id.is_some() && !has_key {
+        section.problem("private_key_id", "names the key in private_key_file, which is missing");
+    }
+    match said {
+        Some("none") => {
+            unused(&[key, file, env], "none");
+            (Method::None, None)
+        }
+        Some("private_key_jwt") | None if has_key || said.is_some() => {
+            unused(&[file, env], "private_key_jwt");
+            if !has_key {
+                section
+                    .missing(key, "is missing: the PEM file of the key whose public half the server knows");
+                return (Method::None, None);
+            }
+            let path = section.file(key, None);
+            match SigningKey::from_file(&path, key_id) {
+                Ok(signing_key) => (Method::PrivateKeyJwt(signing_key), Some(path)),
+                Err(error) => {
+                    section.problem(key, error);
+                    (Method::None, None)
+                }
+            }
+        }
+        method => {
+            unused(&[key], method.unwrap_or("client_secret_basic"));
+            let (secret, path) = client_secret(section);
+            let post = method == Some("client_secret_post");
+            (if post { Method::SecretPost(secret) } else { Method::SecretBasic(secret) }, path)
+        }
+    }
+}
+
+/// Where the server is asked, if it does not say so itself.
+fn endpoints(section: &Section<'_>) -> Option<Endpoints> {
+    let url = |key: &'static str| {
+        let text = section.text(key)?;
+        match Url::parse(&text) {
+            Ok(url) if is_confidential(&url) && url.fragment().is_none() => return Some(url),
+            Ok(_) => section.problem(key, "must be https (plain http only on loopback), without a fragment"),
+            Err(_) => section.problem(key, "must be a URL"),
+        }
+        None
+    };
+    let token_endpoint = url("token_endpoint");
+    let optional = ["jwks_uri", "authorization_endpoint", "introspection_endpoint", "revocation_endpoint"]
+        .map(|key| (key, url(key)));
+    let Some(token_endpoint) = token_endpoint else {
+        for (key, _) in optional.iter().filter(|(key, _)| section.has(key)) {
+            section.problem(
+                key,
+                "endpoints are named where there is no discovery, and then token_endpoint is needed too",
+            );
+        }
+        return None;
+    };
+    let [jwks_uri, authorization_endpoint, introspection_endpoint, revocation_endpoint] =
+        optional.map(|(_, url)| url);
+    Some(Endpoints {
+        token_endpoint,
+        jwks_uri,
+        authorization_endpoint,
+        introspection_endpoint,
+        revocation_endpoint,
+    })
+}
+
+fn algorithms(section: &Section<'_>) -> Vec<SigningAlgorithm> {
+    let Some(names) = section.texts("signing_algorithms") else { return vec![SigningAlgorithm::Rs256] };
+    let known = SigningAlgorithm::ALL.map(SigningAlgorithm::as_str).join(", ");
+    if names.is_empty() {
+        section.problem("signing_algorithms", format!("must name at least one of {known}"));
+    }
+    let read = |name: &String| {
+        let found = SigningAlgorithm::parse(name);
+        if found.is_none() {
+            section.problem("signing_algorithms", format!("{name:?} is not one of {known}"));
+        }
+        found
+    };
+    names.iter().filter_map(read).collect()
 }
 
 fn client_secret(section: &Section<'_>) -> (Secret, Option<PathBuf>) {

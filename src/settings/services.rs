@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{Kind, RoleName, Scope, Service, ServiceName};
+use crate::model::{Kind, RoleName, Scope, Service, ServiceName, SpeaksFor};
 use crate::settings::Server;
 use crate::settings::reader::Section;
 
@@ -39,10 +39,27 @@ fn service(name: &str, section: &Section<'_>, servers: &BTreeMap<String, Server>
         Some("netsuite") => Kind::Netsuite,
         _ => Kind::Generic,
     };
-    section.choice("grant", &["authorization_code"]);
+    let speaks_for = match section.choice("grant", &["authorization_code", "client_credentials"]) {
+        Some("client_credentials") => SpeaksFor::TheClient,
+        _ => SpeaksFor::Users,
+    };
+    let server = servers.get(&authorization_server);
+    if !opaque
+        && server
+            .is_some_and(|server| server.endpoints.as_ref().is_some_and(|known| known.jwks_uri.is_none()))
+    {
+        section.missing(
+            "access_token",
+            format!(
+                "a JWT can't be verified without authorization_servers.{authorization_server}.jwks_uri; name it, or set \
+                 access_token = \"opaque\""
+            ),
+        );
+    }
     section.finish();
     Some(Service {
         name: service_name?,
+        speaks_for,
         authorization_server,
         audience,
         scopes,

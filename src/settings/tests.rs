@@ -59,7 +59,7 @@ fn four_values_are_all_that_okta_needs() {
     let analyst = RoleName::parse("ANALYST").unwrap();
     assert_eq!(service.scope(Some(&analyst)), Some(Scope::from_wire("session:role:ANALYST offline_access")));
     assert_eq!(settings.callers[0].uid, Some(0));
-    assert_eq!((settings.socket.mode, settings.admin.mode), (0o660, 0o600));
+    assert_eq!((settings.fixed.socket.mode, settings.fixed.admin.mode), (0o660, 0o600));
 }
 
 #[test]

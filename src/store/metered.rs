@@ -11,7 +11,8 @@ use crate::model::{Grant, GrantId, GrantKey, RoleName, ServiceName, UserName};
 use crate::ready::{Latch, Ready};
 use crate::secret::Digest;
 use crate::store::{
-    Begun, Candidate, Commit, Committed, Lease, Settled, Store, StoreError, StoredToken, Which,
+    Begun, Candidate, Commit, Committed, Lease, PendingRevocation, Settled, Store, StoreError, StoredToken,
+    Tombstone, Which,
 };
 
 /// A store that is measured.
@@ -24,7 +25,7 @@ pub struct MeteredStore<S> {
 }
 
 /// Reads may go well while the disk is full.
-const WRITES: [&str; 4] = ["begin", "commit", "settle", "add_candidate"];
+const WRITES: [&str; 5] = ["begin", "commit", "settle", "add_candidate", "revoke"];
 
 impl<S: Store> MeteredStore<S> {
     /// Measures `inner`.
@@ -125,6 +126,32 @@ impl<S: Store> Store for MeteredStore<S> {
     }
     async fn drop_candidate(&self, candidate: &GrantId) -> Result<(), StoreError> {
         self.measured("drop_candidate", self.inner.drop_candidate(candidate)).await
+    }
+    async fn ensure_client_grant(
+        &self,
+        id: &GrantId,
+        registration: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.measured("ensure_client_grant", self.inner.ensure_client_grant(id, registration, now)).await
+    }
+    async fn revoke(&self, id: &GrantId, now: Timestamp) -> Result<Tombstone, StoreError> {
+        self.measured("revoke", self.inner.revoke(id, now)).await
+    }
+    async fn to_revoke(&self) -> Result<Vec<GrantKey>, StoreError> {
+        self.measured("to_revoke", self.inner.to_revoke()).await
+    }
+    async fn revocations(&self, key: &GrantKey) -> Result<Vec<PendingRevocation>, StoreError> {
+        self.measured("revocations", self.inner.revocations(key)).await
+    }
+    async fn revoked(&self, key: &GrantKey, token: Digest) -> Result<(), StoreError> {
+        self.measured("revoked", self.inner.revoked(key, token)).await
+    }
+    async fn candidates(&self) -> Result<Vec<GrantId>, StoreError> {
+        self.measured("candidates", self.inner.candidates()).await
+    }
+    async fn erase(&self, user: &UserName) -> Result<u64, StoreError> {
+        self.measured("erase", self.inner.erase(user)).await
     }
     async fn spill(&self, id: &GrantId, version: i64, answer: &Commit) -> Result<(), StoreError> {
         self.measured("spill", self.inner.spill(id, version, answer)).await

@@ -39,11 +39,13 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn key(&self) -> Result<GrantKey, StoreError> {
-        Ok(GrantKey {
-            service: ServiceName::parse(self.get("service")?).ok_or_else(|| self.inconsistent("service"))?,
-            user: UserName::parse(self.get("user")?).ok_or_else(|| self.inconsistent("user"))?,
-        })
+    pub(super) fn key(&self) -> Result<GrantKey, StoreError> {
+        let user = match self.get("user")? {
+            "" => UserName::of_the_client(),
+            name => UserName::parse(name).ok_or_else(|| self.inconsistent("user"))?,
+        };
+        let service = ServiceName::parse(self.get("service")?).ok_or_else(|| self.inconsistent("service"))?;
+        Ok(GrantKey { service, user })
     }
 
     pub(super) fn id(&self) -> Result<GrantId, StoreError> {

@@ -12,8 +12,8 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use crate::entropy::Entropy;
-use crate::model::{GrantId, RoleName};
-use crate::secret::Secret;
+use crate::model::{GrantId, GrantKey, RoleName};
+use crate::secret::{Digest, Secret};
 
 const FORMAT: u8 = 1;
 const KEY_LENGTH: usize = 32;
@@ -27,6 +27,8 @@ pub(super) enum Purpose<'a> {
     RefreshToken(&'a GrantId),
     /// An access token of a grant.
     AccessToken(&'a GrantId, Option<&'a RoleName>),
+    /// A refresh token, by its digest, that its server is to forget.
+    Revocation(&'a GrantKey, Digest),
     /// The constant that tells whether the key is the store's.
     Check,
 }
@@ -134,17 +136,18 @@ impl Sealer {
             data.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
             data.extend_from_slice(bytes);
         };
-        let (what, id, role) = match purpose {
-            Purpose::RefreshToken(id) => ("refresh token", Some(id), None),
-            Purpose::AccessToken(id, role) => ("access token", Some(id), role),
+        let (what, row, role) = match purpose {
+            Purpose::RefreshToken(id) => ("refresh token", Some((&id.key, id.candidate)), None),
+            Purpose::AccessToken(id, role) => ("access token", Some((&id.key, id.candidate)), role),
+            Purpose::Revocation(key, token) => ("revocation", Some((key, Some(token))), None),
             Purpose::Check => ("check", None, None),
         };
         part(&self.id.0);
         part(what.as_bytes());
-        if let Some(id) = id {
-            part(id.key.service.as_str().as_bytes());
-            part(id.key.user.as_str().as_bytes());
-            part(id.candidate.map(|digest| digest.to_string()).unwrap_or_default().as_bytes());
+        if let Some((key, digest)) = row {
+            part(key.service.as_str().as_bytes());
+            part(key.user.as_str().as_bytes());
+            part(digest.map(|digest| digest.to_string()).unwrap_or_default().as_bytes());
         }
         if let Some(role) = role {
             part(role.as_str().as_bytes());
@@ -177,7 +180,7 @@ impl fmt::Debug for KeyId {
 mod tests {
     use super::*;
     use crate::entropy::SystemEntropy;
-    use crate::model::{GrantKey, ServiceName, UserName};
+    use crate::model::{ServiceName, UserName};
 
     fn id(service: &str, user: &str) -> GrantId {
         GrantId::current(GrantKey {

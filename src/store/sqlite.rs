@@ -19,13 +19,15 @@ use crate::store::row::Reader;
 use crate::store::seal::{Purpose, Sealer};
 use crate::store::spill::{self, Spilled};
 use crate::store::{
-    Begun, Candidate, Commit, Committed, Lease, Settled, Store, StoreError, StoredToken, Which,
+    Begun, Candidate, Commit, Committed, Lease, PendingRevocation, Settled, Store, StoreError, StoredToken,
+    Tombstone, Which,
 };
 
 mod attempts;
 mod candidates;
 mod columns;
 mod file;
+mod revocations;
 
 use columns::{of_row, role_column};
 pub(super) use file::beside;
@@ -121,7 +123,7 @@ impl SqliteStore {
                 Committed::Done(_) => {
                     tracing::info!(grant = %id.key, "took up a refresh that the last process could not write");
                 }
-                Committed::Superseded => {
+                Committed::Superseded | Committed::Revoked => {
                     tracing::warn!(grant = %id.key, "a refresh that the last process could not write is out of date; dropped");
                 }
             }
@@ -149,7 +151,7 @@ impl Store for SqliteStore {
     ) -> Result<Vec<Grant>, StoreError> {
         let rows = sqlx::query(
             "SELECT * FROM grants
-             WHERE candidate = '' AND (?1 IS NULL OR service = ?1) AND (?2 IS NULL OR user = ?2)
+             WHERE candidate = '' AND user <> '' AND (?1 IS NULL OR service = ?1) AND (?2 IS NULL OR user = ?2)
                AND (?3 IS NULL OR coalesce(ended_reason, 'active') = ?3)
                AND (?4 IS NULL OR (service, user) > (?4, ?5))
              ORDER BY service, user LIMIT ?6",
@@ -168,7 +170,7 @@ impl Store for SqliteStore {
     async fn count(&self) -> Result<Vec<(ServiceName, String, i64)>, StoreError> {
         let rows = sqlx::query(
             "SELECT service, '' AS user, coalesce(ended_reason, 'active') AS state, count(*) AS grants
-             FROM grants WHERE candidate = '' GROUP BY 1, 3",
+             FROM grants WHERE candidate = '' AND user <> '' GROUP BY 1, 3",
         )
         .fetch_all(&self.pool)
         .await?;
@@ -185,7 +187,7 @@ impl Store for SqliteStore {
     async fn in_doubt(&self) -> Result<Vec<GrantId>, StoreError> {
         let rows = sqlx::query(
             "SELECT service, user, candidate FROM grants
-             WHERE attempt_wall IS NOT NULL AND ended_at IS NULL ORDER BY attempt_wall",
+             WHERE attempt_wall IS NOT NULL AND ended_at IS NULL AND user <> '' ORDER BY attempt_wall",
         )
         .fetch_all(&self.pool)
         .await?;
@@ -291,6 +293,39 @@ impl Store for SqliteStore {
 
     async fn drop_candidate(&self, candidate: &GrantId) -> Result<(), StoreError> {
         self.forget_candidate(candidate).await
+    }
+
+    async fn ensure_client_grant(
+        &self,
+        id: &GrantId,
+        registration: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.put_client_grant(id, registration, now).await
+    }
+
+    async fn revoke(&self, id: &GrantId, now: Timestamp) -> Result<Tombstone, StoreError> {
+        self.put_tombstone(id, now).await
+    }
+
+    async fn to_revoke(&self) -> Result<Vec<GrantKey>, StoreError> {
+        self.keys_to_revoke().await
+    }
+
+    async fn revocations(&self, key: &GrantKey) -> Result<Vec<PendingRevocation>, StoreError> {
+        self.revocations_of(key).await
+    }
+
+    async fn revoked(&self, key: &GrantKey, token: Digest) -> Result<(), StoreError> {
+        self.forget_revocation(key, token).await
+    }
+
+    async fn candidates(&self) -> Result<Vec<GrantId>, StoreError> {
+        self.candidate_rows().await
+    }
+
+    async fn erase(&self, user: &UserName) -> Result<u64, StoreError> {
+        self.erase_user(user).await
     }
 
     async fn spill(&self, id: &GrantId, version: i64, answer: &Commit) -> Result<(), StoreError> {

@@ -22,7 +22,7 @@ const MAY_NAME: [(&str, &[&str]); 25] = [
     ("cache", &["clock", "jwt", "model", "secret"]),
     ("flight", &["tasks"]),
     ("store", &["clock", "entropy", "metrics", "model", "ready", "secret"]),
-    ("authorization_server", &["clock", "jwt", "metrics", "model", "secret"]),
+    ("authorization_server", &["clock", "entropy", "jwt", "metrics", "model", "secret"]),
     // The engine.
     (
         "refresh",
@@ -41,20 +41,26 @@ const MAY_NAME: [(&str, &[&str]); 25] = [
             "tasks",
         ],
     ),
-    ("broker", &["cache", "clock", "metrics", "model", "policy", "refresh"]),
+    (
+        "broker",
+        &["authorization_server", "cache", "clock", "jwt", "metrics", "model", "policy", "refresh", "secret"],
+    ),
     // The edge.
     ("server", &["caller", "metrics", "tasks"]),
     ("socket", &["caller", "server"]),
-    ("api", &["broker", "caller", "entropy", "metrics", "model", "policy", "server"]),
+    (
+        "api",
+        &["broker", "caller", "entropy", "jwt", "metrics", "model", "policy", "secret", "server", "store"],
+    ),
     (
         "admin",
         &[
-            "api", "cache", "entropy", "metrics", "model", "policy", "ready", "refresh", "secret", "server",
-            "store", "tasks",
+            "api", "cache", "clock", "entropy", "metrics", "model", "policy", "ready", "refresh", "secret",
+            "server", "store", "tasks",
         ],
     ),
     // The process.
-    ("settings", &["authorization_server", "caller", "model", "policy", "secret", "socket", "store"]),
+    ("settings", &["authorization_server", "caller", "jwt", "model", "policy", "secret", "socket", "store"]),
     ("logging", &["settings"]),
     ("lifecycle", &["app"]),
     (
@@ -84,13 +90,16 @@ const MAY_NAME: [(&str, &[&str]); 25] = [
 ];
 
 /// What only some modules may name, of the libraries below.
-const CONFINED: [(&str, &[&str]); 6] = [
+const CONFINED: [(&str, &[&str]); 9] = [
     ("sqlx::", &["store"]),
     ("moka::", &["cache", "refresh"]),
     ("hyper::", &["server", "api", "admin", "authorization_server", "cli", "dev"]),
     ("clap::", &["cli"]),
     ("jsonwebtoken::", &["jwt", "dev"]),
     ("toml::", &["settings"]),
+    ("listenfd::", &["socket"]),
+    ("sd_notify::", &["lifecycle"]),
+    ("arc_swap::", &["api", "app", "refresh"]),
 ];
 
 /// Every source file: its path from the root, and its text without comments and tests.

@@ -8,24 +8,28 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bursar::authorization_server::AuthorizationServer;
 use bursar::authorization_server::client::{Client, Config};
-use bursar::authorization_server::client_authentication::ClientAuthentication;
-use bursar::authorization_server::http::HttpClient;
+use bursar::authorization_server::client_authentication::{ClientAuthentication, Method};
+use bursar::authorization_server::http::{HttpClient, Proxies};
 use bursar::cache::TokenCache;
 use bursar::clock::{Clock, Moment, SystemClock, Timestamp};
 use bursar::dev::authorization_server::DevServer;
 use bursar::entropy::{Entropy, SystemEntropy};
+use bursar::jwt::SigningAlgorithm;
 use bursar::metrics::Metrics;
 use bursar::model::{
-    Failure, Grant, GrantId, GrantKey, Kind, Life, RoleName, Scope, Service, ServiceName, TokenKey, UserName,
+    Failure, Grant, GrantId, GrantKey, Kind, Life, RoleName, Scope, Service, ServiceName, SpeaksFor,
+    TokenKey, UserName,
 };
 use bursar::ready::Ready;
 use bursar::refresh::plan::Recovery;
+use bursar::refresh::setup::Setup;
 use bursar::refresh::{Engine, Parts};
 use bursar::secret::{Digest, Secret};
 use bursar::store::seal::{Sealer, generate_key};
 use bursar::store::sqlite::SqliteStore;
 use bursar::store::{
-    Begun, Candidate, Commit, Committed, Lease, Settled, Store, StoreError, StoredToken, Which,
+    Begun, Candidate, Commit, Committed, Lease, PendingRevocation, Settled, Store, StoreError, StoredToken,
+    Tombstone, Which,
 };
 use bursar::tasks::Tasks;
 
@@ -109,6 +113,32 @@ impl Store for Full {
     async fn drop_candidate(&self, candidate: &GrantId) -> Result<(), StoreError> {
         self.inner.drop_candidate(candidate).await
     }
+    async fn ensure_client_grant(
+        &self,
+        id: &GrantId,
+        registration: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.inner.ensure_client_grant(id, registration, now).await
+    }
+    async fn revoke(&self, id: &GrantId, now: Timestamp) -> Result<Tombstone, StoreError> {
+        self.inner.revoke(id, now).await
+    }
+    async fn to_revoke(&self) -> Result<Vec<GrantKey>, StoreError> {
+        self.inner.to_revoke().await
+    }
+    async fn revocations(&self, key: &GrantKey) -> Result<Vec<PendingRevocation>, StoreError> {
+        self.inner.revocations(key).await
+    }
+    async fn revoked(&self, key: &GrantKey, token: Digest) -> Result<(), StoreError> {
+        self.inner.revoked(key, token).await
+    }
+    async fn candidates(&self) -> Result<Vec<GrantId>, StoreError> {
+        self.inner.candidates().await
+    }
+    async fn erase(&self, user: &UserName) -> Result<u64, StoreError> {
+        self.inner.erase(user).await
+    }
     async fn spill(&self, id: &GrantId, version: i64, answer: &Commit) -> Result<(), StoreError> {
         self.inner.spill(id, version, answer).await
     }
@@ -139,6 +169,7 @@ impl Scene {
     fn service() -> Service {
         Service {
             name: ServiceName::parse("snowflake").unwrap(),
+            speaks_for: SpeaksFor::Users,
             authorization_server: "dev".into(),
             audience: "https://dev.snowflakecomputing.com".into(),
             scopes: Scope::from_wire("session:role:PUBLIC"),
@@ -168,35 +199,42 @@ impl Scene {
         let config = Config {
             name: "dev".into(),
             issuer: server.issuer(DevServer::SNOWFLAKE),
+            endpoints: None,
+            algorithms: vec![SigningAlgorithm::Rs256],
             request_timeout: Duration::from_secs(5),
         };
-        let authentication =
-            ClientAuthentication::new(server.client_id().to_owned(), server.client_secret().clone(), None);
-        let http = HttpClient::new(None).unwrap();
+        let secret = Method::SecretBasic(server.client_secret().clone());
+        let authentication = ClientAuthentication::new(server.client_id().to_owned(), secret, None);
+        let http = HttpClient::new(None, Proxies::none()).unwrap();
+        let (our_clock, our_entropy) = (Arc::clone(&clock), Arc::clone(&entropy));
         let client =
-            Client::new(config, http, authentication, Arc::clone(&clock), Arc::clone(&metrics)).unwrap();
+            Client::new(config, http, authentication, our_clock, our_entropy, Arc::clone(&metrics)).unwrap();
         let client: Arc<dyn AuthorizationServer> = Arc::new(client);
         let recovery = Recovery { leeway: Duration::from_secs(30), deadline: Duration::from_secs(5) };
         let (ready, tasks) = (Ready::default(), Tasks::new());
         let service = Self::service();
-        let engine = Engine::new(Parts {
-            store: Arc::clone(&store),
+        let setup = Setup {
             servers: HashMap::from([("dev".to_owned(), (client, recovery))]),
             services: HashMap::from([(service.name.clone(), Arc::new(service))]),
-            cache: TokenCache::default(),
             life: Life {
                 ahead_percent: 75,
                 floor: Duration::from_secs(30),
                 ceiling: Duration::from_mins(20),
                 min_ttl: Duration::from_mins(1),
             },
-            lease: Lease { owner: "us".into(), duration: Duration::from_secs(10) },
+            lease: Duration::from_secs(10),
+        };
+        let parts = Parts {
+            store: Arc::clone(&store),
+            cache: TokenCache::default(),
+            owner: "us".into(),
             clock,
             entropy,
             tasks: tasks.clone(),
             ready: ready.clone(),
             metrics,
-        });
+        };
+        let engine = Engine::new(parts, setup);
         Running { engine, store, ready, tasks }
     }
 

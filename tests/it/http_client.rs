@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bursar::authorization_server::http::{Answer, HttpClient, SendError};
+use bursar::authorization_server::http::{Answer, HttpClient, Proxies, SendError};
 use bytes::Bytes;
 use http_body_util::Full;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -26,7 +26,7 @@ async fn send(client: &HttpClient, url: &str, deadline: Duration) -> Result<Answ
 
 async fn send_plain(port: u16) -> Result<Answer, SendError> {
     send(
-        &HttpClient::new(None).unwrap(),
+        &HttpClient::new(None, Proxies::none()).unwrap(),
         &format!("http://127.0.0.1:{port}/v1/token"),
         Duration::from_millis(500),
     )
@@ -123,42 +123,119 @@ async fn a_finished_connection_is_closed_in_order() {
     assert_eq!(result.unwrap().body, "ok");
 }
 
+/// A server that speaks TLS as `localhost`, and the file of its certificate.
+struct TlsServer {
+    port: u16,
+    directory: tempfile::TempDir,
+}
+
+impl TlsServer {
+    async fn start() -> Self {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("ca.pem"), made.cert.pem()).unwrap();
+        let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let (listener, port) = listen().await;
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let mut seen = Vec::new();
+                while !seen.ends_with(b"sentinel") {
+                    assert_ne!(stream.read_buf(&mut seen).await.unwrap(), 0);
+                }
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+                let _closed = stream.shutdown().await;
+            }
+        });
+        Self { port, directory }
+    }
+
+    fn trusting(&self, proxies: Proxies) -> HttpClient {
+        HttpClient::new(Some(&self.directory.path().join("ca.pem")), proxies).unwrap()
+    }
+
+    async fn ask(&self, client: &HttpClient, host: &str) -> Result<Answer, SendError> {
+        send(client, &format!("https://{host}:{}/v1/token", self.port), Duration::from_secs(5)).await
+    }
+}
+
 #[tokio::test]
 async fn tls_is_trusted_by_the_certificate_file_that_is_named_and_not_otherwise() {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let ca_file = directory.path().join("ca.pem");
-    std::fs::write(&ca_file, made.cert.pem()).unwrap();
-    let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .unwrap();
+    let server = TlsServer::start().await;
+    let trusting = server.trusting(Proxies::none());
+    assert_eq!(server.ask(&trusting, "localhost").await.unwrap().body, "ok");
+    let wrong_name = server.ask(&trusting, "127.0.0.1").await;
+    assert!(matches!(wrong_name, Err(SendError::NotSent(_))), "{wrong_name:?}");
+    let untrusting = server.ask(&HttpClient::new(None, Proxies::none()).unwrap(), "localhost").await;
+    assert!(matches!(untrusting, Err(SendError::NotSent(_))), "{untrusting:?}");
+    let no_file = HttpClient::new(Some(server.directory.path()), Proxies::none());
+    assert!(no_file.is_err(), "a file that is none is said at start");
+}
+
+/// An HTTP proxy that answers CONNECT with `status`, and goes on as a tunnel if that is 200. What it was asked.
+async fn proxy(status: &'static str) -> (u16, tokio::sync::mpsc::UnboundedReceiver<String>) {
     let (listener, port) = listen().await;
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    let server = tokio::spawn(async move {
+    let (heard, hears) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
         loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
-            let mut seen = Vec::new();
-            while !seen.ends_with(b"sentinel") {
-                assert_ne!(stream.read_buf(&mut seen).await.unwrap(), 0);
+            let (mut client, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(client.read_u8().await.unwrap());
             }
-            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
-            let _closed = stream.shutdown().await;
+            let head = String::from_utf8(head).unwrap();
+            let authority = head.split(' ').nth(1).unwrap().to_owned();
+            heard.send(head).unwrap();
+            client.write_all(format!("HTTP/1.1 {status}\r\n\r\n").as_bytes()).await.unwrap();
+            if status.starts_with("200") {
+                let mut server = TcpStream::connect(authority).await.unwrap();
+                tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
+            }
         }
     });
-    let url = |host: &str| format!("https://{host}:{port}/v1/token");
-    let deadline = Duration::from_secs(5);
-    let trusting = HttpClient::new(Some(&ca_file)).unwrap();
-    assert_eq!(send(&trusting, &url("localhost"), deadline).await.unwrap().body, "ok");
-    let wrong_name = send(&trusting, &url("127.0.0.1"), deadline).await;
-    assert!(matches!(wrong_name, Err(SendError::NotSent(_))), "{wrong_name:?}");
-    let untrusting = send(&HttpClient::new(None).unwrap(), &url("localhost"), deadline).await;
-    assert!(matches!(untrusting, Err(SendError::NotSent(_))), "{untrusting:?}");
-    assert!(HttpClient::new(Some(directory.path())).is_err(), "a file that is none is said at start");
-    server.abort();
+    (port, hears)
+}
+
+#[tokio::test]
+async fn https_goes_through_the_proxy_that_the_environment_names_and_plain_http_does_not() {
+    let server = TlsServer::start().await;
+    let (port, mut heard) = proxy("200 Connection established").await;
+    let proxies = Proxies::new(&format!("http://user:pass@127.0.0.1:{port}"), "").unwrap();
+    let through = server.trusting(proxies.clone());
+    assert_eq!(server.ask(&through, "localhost").await.unwrap().body, "ok");
+    let head = heard.recv().await.unwrap();
+    assert!(head.starts_with(&format!("CONNECT localhost:{} HTTP/1.1\r\n", server.port)), "{head}");
+    assert!(head.to_ascii_lowercase().contains("proxy-authorization: basic dxnlcjpwyxnz"), "{head}");
+    assert!(!head.contains("sentinel"), "the proxy sees nothing of the request");
+    assert!(!format!("{proxies:?}").contains("pass"));
+
+    let excepted = Proxies::new(&format!("http://127.0.0.1:{port}"), "localhost,.example.com").unwrap();
+    assert_eq!(server.ask(&server.trusting(excepted), "localhost").await.unwrap().body, "ok");
+    let (plain, plain_port) = listen().await;
+    let ask = send(&through, &format!("http://127.0.0.1:{plain_port}/"), Duration::from_secs(5)).await;
+    drop(plain);
+    assert!(ask.is_err(), "nobody answers there");
+    assert!(heard.try_recv().is_err(), "neither of them came to the proxy");
+}
+
+#[tokio::test]
+async fn a_proxy_that_refuses_let_nothing_through() {
+    let server = TlsServer::start().await;
+    let (port, _heard) = proxy("407 Proxy Authentication Required").await;
+    let proxies = Proxies::new(&format!("127.0.0.1:{port}"), "").unwrap();
+    let refused = server.ask(&server.trusting(proxies), "localhost").await;
+    let Err(SendError::NotSent(why)) = refused else { panic!("{refused:?}") };
+    assert!(why.contains("the proxy answers 407"), "{why}");
+    for bad in ["socks5://127.0.0.1:1", "https://127.0.0.1:1"] {
+        assert!(Proxies::new(bad, "").is_err(), "{bad}");
+    }
 }

@@ -66,7 +66,7 @@ async fn only_a_rule_for_all_services_learns_that_one_does_not_exist() {
     assert_eq!(sidecar.get("/v1/nosuch").await.error(), is(404, "not_found"));
     let reply = request(&sidecar.socket(), "POST", "/v1/token", &[], "").await;
     assert_eq!(reply.error(), is(405, "invalid_request"));
-    assert_eq!(reply.headers["allow"], "GET");
+    assert_eq!(reply.headers["allow"], "GET, HEAD");
     let metrics = sidecar.metrics().await;
     assert!(
         metrics.contains(r#"bursar_token_requests_total{result="unknown_service",service="unknown"} 1"#),

@@ -93,7 +93,10 @@ impl SqliteStore {
         .await?
         .rows_affected();
         if changed == 0 {
-            return Ok(Committed::Superseded);
+            let token = answer.refresh_token.as_ref();
+            let revoked = self.revoke_late_answer(&mut transaction, id, version, token, answer.now).await?;
+            transaction.commit().await?;
+            return Ok(if revoked { Committed::Revoked } else { Committed::Superseded });
         }
         self.put_access_token(&mut transaction, id, version + 1, answer).await?;
         transaction.commit().await?;

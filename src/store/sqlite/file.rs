@@ -10,13 +10,14 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use crate::store::sqlite::OpenError;
 
 pub(super) fn migrations() -> Migrator {
-    Migrator::with_migrations(vec![Migration::new(
-        1,
-        "grants".into(),
-        MigrationType::Simple,
-        include_str!("../migrations/sqlite/0001_grants.sql").into_sql_str(),
-        false,
-    )])
+    let files = [
+        ("grants", include_str!("../migrations/sqlite/0001_grants.sql")),
+        ("revocations", include_str!("../migrations/sqlite/0002_revocations.sql")),
+    ];
+    let migration = |(version, (name, sql)): (i64, (&'static str, &'static str))| {
+        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    };
+    Migrator::with_migrations((1..).zip(files).map(migration).collect())
 }
 
 /// Takes the lock file beside the database, or says whose it is.

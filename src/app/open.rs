@@ -1,0 +1,105 @@
+//! Opens and binds what the process stands on.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::app::{Ports, StartError};
+use crate::authorization_server::AuthorizationServer;
+use crate::authorization_server::client::{Client, Config};
+use crate::authorization_server::client_authentication::ClientAuthentication;
+use crate::authorization_server::http::{HttpClient, Proxies};
+use crate::metrics::Metrics;
+use crate::refresh::plan::Recovery;
+use crate::refresh::setup::Setup;
+use crate::settings::{Server, Settings};
+use crate::store::seal::Sealer;
+use crate::store::sqlite::{OpenError, SqliteStore};
+
+/// How long to wait for the process that owns the store to end.
+const PATIENCE_FOR_STORE: Duration = Duration::from_mins(1);
+/// Between two looks whether it has.
+const STEP: Duration = Duration::from_millis(100);
+/// How often to look whether its port is free.
+const PORT_TRIES: u32 = 50;
+
+/// The process whose store we have got may take a moment longer to let go of its port.
+pub(super) async fn bind_metrics(settings: &Settings) -> Result<(StdTcpListener, SocketAddr), StartError> {
+    let bind = || {
+        let listener = StdTcpListener::bind(settings.fixed.metrics)?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        Ok::<_, std::io::Error>((listener, address))
+    };
+    let mut tries = 0;
+    loop {
+        match bind() {
+            Ok(bound) => return Ok(bound),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && tries < PORT_TRIES => {
+                tries += 1;
+                tokio::time::sleep(STEP).await;
+            }
+            Err(error) => {
+                let address = settings.fixed.metrics;
+                return Err(StartError::Failed(format!("admin.metrics = \"{address}\": {error}")));
+            }
+        }
+    }
+}
+
+pub(super) async fn open_store(settings: &Settings) -> Result<SqliteStore, StartError> {
+    let sealer = || Sealer::from_file(&settings.fixed.key_file).map_err(StartError::Failed);
+    let mut waited = Duration::ZERO;
+    loop {
+        match SqliteStore::open(&settings.fixed.database, sealer()?).await {
+            Ok(store) => return Ok(store),
+            Err(OpenError::Failed(error)) => return Err(StartError::Failed(error)),
+            Err(error @ OpenError::InUse { .. }) if waited >= PATIENCE_FOR_STORE => {
+                return Err(StartError::InUse(error.to_string()));
+            }
+            Err(error @ OpenError::InUse { .. }) => {
+                if waited.as_millis().is_multiple_of(5000) {
+                    tracing::warn!(%error, "waiting for it to end");
+                }
+                tokio::time::sleep(STEP).await;
+                waited += STEP;
+            }
+        }
+    }
+}
+
+/// What the engine works with.
+pub(super) fn setup(settings: &mut Settings, ports: &Ports, metrics: &Arc<Metrics>) -> Result<Setup, String> {
+    let servers = servers(std::mem::take(&mut settings.servers), &settings.proxies, ports, metrics)?;
+    let services = settings.services.iter().map(|service| (service.name.clone(), Arc::new(service.clone())));
+    Ok(Setup { servers, services: services.collect(), life: settings.life, lease: settings.lease })
+}
+
+type Servers = HashMap<String, (Arc<dyn AuthorizationServer>, Recovery)>;
+
+fn servers(
+    servers: BTreeMap<String, Server>,
+    proxies: &Proxies,
+    ports: &Ports,
+    metrics: &Arc<Metrics>,
+) -> Result<Servers, String> {
+    let make = |(name, server): (String, Server)| {
+        let config = Config {
+            name: name.clone(),
+            issuer: server.issuer.clone(),
+            endpoints: server.endpoints.map(Arc::new),
+            algorithms: server.algorithms,
+            request_timeout: server.request_timeout,
+        };
+        let http = HttpClient::new(server.ca_file.as_deref(), proxies.clone())?;
+        let authentication =
+            ClientAuthentication::new(server.client_id, server.authentication, server.authentication_file);
+        let (clock, entropy) = (Arc::clone(&ports.clock), Arc::clone(&ports.entropy));
+        let client = Client::new(config, http, authentication, clock, entropy, Arc::clone(metrics))
+            .map_err(|error| format!("{}: {error}", server.issuer))?;
+        let recovery = Recovery { leeway: server.leeway, deadline: server.request_timeout };
+        Ok((name, (Arc::new(client) as Arc<dyn AuthorizationServer>, recovery)))
+    };
+    servers.into_iter().map(make).collect()
+}
