@@ -16,6 +16,8 @@ use crate::socket;
 use crate::store::seal::Sealer;
 
 mod callers;
+/// Every key.
+pub mod keys;
 mod reader;
 mod servers;
 mod services;

@@ -44,7 +44,8 @@ pub(super) async fn ask(
     if status.is_success() { Ok(body) } else { Err(Refused { exit: refused(status, &body), problem: body }) }
 }
 
-async fn send(
+/// Asks, and gives the answer whatever it is.
+pub(super) async fn send(
     socket: &Path,
     method: Method,
     target: &str,

@@ -3,7 +3,20 @@
 use std::path::Path;
 
 use crate::cli::{Exit, terminal};
-use crate::settings::{Problem, Settings};
+use crate::settings::{Problem, Settings, keys};
+
+/// A file with every key; the one that is shipped.
+const EXAMPLE: &str = include_str!("../../deploy/bursar.example.toml");
+
+pub(super) fn example() -> Exit {
+    terminal::out(EXAMPLE);
+    Exit::Done
+}
+
+pub(super) fn schema() -> Exit {
+    terminal::out(&format!("{:#}\n", keys::schema()));
+    Exit::Done
+}
 
 pub(super) fn check(path: &Path) -> Exit {
     match Settings::load(path) {

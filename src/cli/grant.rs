@@ -1,17 +1,15 @@
 //! `bursar grant …`
 
-use std::io::Read as _;
 use std::path::Path;
 
 use hyper::Method;
-use serde_json::{Value, json};
-use zeroize::Zeroizing;
+use serde_json::Value;
 
+use crate::cli::arguments::{GrantCommand, OneGrant};
 use crate::cli::client::{self, Refused};
-use crate::cli::{Exit, GrantCommand, OneGrant, terminal};
+use crate::cli::{Exit, terminal};
 
-/// No refresh token is longer.
-const LONGEST: u64 = 64 * 1024;
+mod import;
 
 pub(super) async fn grant(command: GrantCommand) -> Exit {
     let result = match command {
@@ -20,10 +18,23 @@ pub(super) async fn grant(command: GrantCommand) -> Exit {
             list(&socket.admin_socket, filters, json).await
         }
         GrantCommand::Show(grant) => show(&grant).await,
-        GrantCommand::Import { grant, refresh_token_file } => import(&grant, &refresh_token_file).await,
+        GrantCommand::Import(arguments) => import::import(arguments).await,
+        GrantCommand::Revoke(grant) => {
+            let target = path(&grant.service, &grant.user);
+            client::ask(&grant.socket.admin_socket, Method::DELETE, &target, None)
+                .await
+                .map(|answer| told(&format!("{} of {}: revoked", grant.service, grant.user), &answer))
+        }
+        GrantCommand::Erase { user, socket } => {
+            let target = format!("/v1/users/{}", client::encode(&user));
+            client::ask(&socket.admin_socket, Method::DELETE, &target, None).await.map(|answer| {
+                let grants = answer.get("grants").and_then(Value::as_u64).unwrap_or(0);
+                told(&format!("{user}: {grants} grants forgotten"), &answer);
+            })
+        }
         GrantCommand::Refresh { grant, role } => {
             let role = role.map(|role| format!("?role={}", client::encode(&role))).unwrap_or_default();
-            let target = format!("{}/refresh{role}", path(&grant));
+            let target = format!("{}/refresh{role}", path(&grant.service, &grant.user));
             client::ask(&grant.socket.admin_socket, Method::POST, &target, None)
                 .await
                 .map(|grant| print(&grant))
@@ -81,38 +92,23 @@ async fn show(grant: &OneGrant) -> Result<(), Refused> {
     }
 }
 
-async fn import(grant: &OneGrant, file: &Path) -> Result<(), Refused> {
-    let token = read(file).map_err(|error| {
-        terminal::err(&format!("bursar: {}: {error}", file.display()));
-        Refused { exit: Exit::Usage, problem: Value::Null }
-    })?;
-    let body = json!({ "refresh_token": token.trim() });
-    let imported = client::ask(&grant.socket.admin_socket, Method::PUT, &path(grant), Some(body)).await;
-    if let Err(refused) = &imported
-        && let Some(user) = refused.problem.get("user").and_then(Value::as_str)
-    {
-        terminal::err(&format!(
-            "  To accept it for its true user:\n    bursar grant import --service {} --user {user} --refresh-token-file {}",
-            grant.service,
-            file.display()
-        ));
+/// What was done, what is left to do, and what can't be done from here.
+fn told(done: &str, answer: &Value) {
+    terminal::out(&format!("{done}\n"));
+    let list = |member: &str| answer.get(member).and_then(Value::as_array).cloned().unwrap_or_default();
+    for (heading, member) in [("left to do", "left"), ("out of reach from here", "out_of_reach")] {
+        let items = list(member);
+        if !items.is_empty() {
+            terminal::out(&format!("{heading}:\n"));
+        }
+        for item in items.iter().filter_map(Value::as_str) {
+            terminal::out(&format!("  {item}\n"));
+        }
     }
-    print(&imported?);
-    Ok(())
 }
 
-fn read(file: &Path) -> std::io::Result<Zeroizing<String>> {
-    let mut text = Zeroizing::new(String::new());
-    if file == Path::new("-") {
-        std::io::stdin().lock().take(LONGEST).read_to_string(&mut text)?;
-    } else {
-        std::fs::File::open(file)?.take(LONGEST).read_to_string(&mut text)?;
-    }
-    Ok(text)
-}
-
-fn path(grant: &OneGrant) -> String {
-    format!("/v1/grants/{}/{}", client::encode(&grant.service), client::encode(&grant.user))
+fn path(service: &str, user: &str) -> String {
+    format!("/v1/grants/{}/{}", client::encode(service), client::encode(user))
 }
 
 fn print(grant: &Value) {

@@ -3,11 +3,15 @@
 use hyper::Method;
 use serde_json::Value;
 
-use crate::cli::{Exit, Format, TokenArgs, client, terminal};
+use crate::cli::arguments::{Format, TokenArgs};
+use crate::cli::{Exit, client, terminal};
 
 pub(super) async fn token(args: TokenArgs) -> Exit {
-    let mut target =
-        format!("/v1/token?service={}&user={}", client::encode(&args.service), client::encode(&args.user));
+    let mut target = format!("/v1/token?service={}", client::encode(&args.service));
+    if let Some(user) = &args.user {
+        target.push_str("&user=");
+        target.push_str(&client::encode(user));
+    }
     if let Some(role) = &args.role {
         target.push_str("&role=");
         target.push_str(&client::encode(role));

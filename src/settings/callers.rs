@@ -113,6 +113,8 @@ fn user(section: &Section<'_>, name: &str) -> Option<u32> {
 pub(super) fn group(section: &Section<'_>, key: &str, name: &str) -> Option<u32> {
     match Group::from_name(name) {
         Ok(Some(group)) => Some(group.gid.as_raw()),
+        // A number, where names can't be looked up.
+        Ok(None) if name.parse::<u32>().is_ok_and(|gid| gid != u32::MAX) => name.parse().ok(),
         Ok(None) => {
             section.problem(key, format!("there is no group {name:?} here"));
             None

@@ -155,3 +155,104 @@ fn a_name_that_can_not_be_looked_up_leaves_no_rule_for_everybody() {
     let text = WHOLE.replace("user = \"root\"", "user = \"no-such-user\"");
     assert!(parse(&text).is_err());
 }
+
+const EXAMPLE: &str = include_str!("../../deploy/bursar.example.toml");
+
+/// Every line of the example that is commented out and assigns something, live.
+fn uncommented() -> String {
+    let live = |line: &str| match line.strip_prefix("# ") {
+        Some(rest) if rest.split_once(" = ").is_some_and(|(key, _)| key.bytes().all(is_key)) => {
+            rest.to_owned()
+        }
+        _ => line.to_owned(),
+    };
+    EXAMPLE.lines().map(|line| live(line) + "\n").collect()
+}
+
+fn is_key(byte: u8) -> bool {
+    byte.is_ascii_lowercase() || byte == b'_'
+}
+
+/// The path of each key that stands in a text, as `keys` writes them.
+fn paths(text: &str) -> std::collections::BTreeSet<String> {
+    let mut section = String::new();
+    let mut found = std::collections::BTreeSet::new();
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix("[[") {
+            section = format!("{}[]", name.split(']').next().unwrap());
+        } else if let Some(name) = line.strip_prefix('[') {
+            let name = name.split(']').next().unwrap();
+            section = name.split_once('.').map_or(name.to_owned(), |(of, _)| format!("{of}.*"));
+        } else if let Some((key, _)) = line.split_once(" = ")
+            && key.bytes().all(is_key)
+        {
+            found.insert(format!("{section}.{key}"));
+        }
+    }
+    found
+}
+
+#[test]
+fn the_example_has_every_key_and_nothing_else() {
+    let listed: std::collections::BTreeSet<String> =
+        keys::KEYS.iter().map(|key| key.path.to_owned()).collect();
+    assert_eq!(paths(&uncommented()), listed);
+}
+
+#[test]
+fn the_example_is_a_configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let key = crate::store::seal::generate_key(&crate::entropy::SystemEntropy);
+    let mut example = EXAMPLE.to_owned();
+    // Only what this machine can't have.
+    for (from, to) in [
+        ("/etc/bursar/store.key", write("key", key.expose())),
+        ("/etc/bursar/okta-client-secret", write("secret", "secret")),
+        ("\"airflow\"", "\"root\"".to_owned()),
+        ("user = \"reports\"", "user = \"root\"".to_owned()),
+        ("\"bursar-workers\"", "\"root\"".to_owned()),
+    ] {
+        assert!(example.contains(from), "{from}");
+        example = example.replace(from, &to);
+    }
+    let settings = Settings::parse(&example).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    assert_eq!(settings.services.iter().filter(|service| service.has_users()).count(), 1);
+}
+
+/// Asks the reader itself what it knows, by a key that it does not know in each section.
+#[test]
+fn the_reader_knows_the_keys_that_are_listed() {
+    let text = "[socket]\nzz = 1\n[admin]\nzz = 1\n[store]\nzz = 1\n[authorization_servers.x]\nzz = 1\n[services.x]\nzz = 1\n\
+                [[callers]]\nzz = 1\n[refresh]\nzz = 1\n[log]\nzz = 1\n";
+    let mut known = std::collections::BTreeSet::new();
+    for problem in problems(text) {
+        if let Some((at, keys)) = problem.split_once(": unknown key; known here: ") {
+            let section = at.rsplit(": ").next().unwrap().strip_suffix(".zz").unwrap();
+            let section = section.replace("[1]", "[]").replace(".x", ".*");
+            known.extend(keys.split(", ").filter(|key| *key != "zz").map(|key| format!("{section}.{key}")));
+        }
+    }
+    let listed: std::collections::BTreeSet<String> =
+        keys::KEYS.iter().map(|key| key.path.to_owned()).collect();
+    assert_eq!(known, listed);
+}
+
+#[test]
+fn the_schema_describes_what_the_example_has() {
+    let schema = keys::schema();
+    let at = |pointer: &str| schema.pointer(pointer).unwrap_or_else(|| panic!("{pointer} in {schema:#}"));
+    assert_eq!(at("/properties/socket/properties/max_connections/type"), "integer");
+    assert_eq!(
+        at("/properties/services/additionalProperties/properties/kind/enum/0"),
+        "snowflake",
+        "each of the operator's names"
+    );
+    assert_eq!(at("/properties/callers/items/properties/uid/minimum"), 0);
+    assert_eq!(at("/properties/callers/items/additionalProperties"), false);
+    assert_eq!(at("/additionalProperties"), false);
+}
