@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -152,10 +153,17 @@ where
     H: Handler,
 {
     let (began, mut has_begun) = tokio::sync::watch::channel(false);
+    let stopping = tasks.clone();
     let service = service_fn(move |request| {
         began.send_if_modified(|begun| !std::mem::replace(begun, true));
-        let handler = Arc::clone(&handler);
-        async move { Ok::<_, Infallible>(handler.answer(peer, request).await) }
+        let (handler, stopping) = (Arc::clone(&handler), stopping.clone());
+        async move {
+            let mut answer = handler.answer(peer, request).await;
+            if stopping.is_stopping() {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -211,7 +211,9 @@ impl AuthorizationServer for Client {
     async fn client_credentials(&self, scope: &Scope, deadline: Duration) -> Exchange {
         let scope = scope.to_string();
         let form = [("grant_type", "client_credentials"), ("scope", scope.as_str())];
-        self.ask_for_tokens(&form, None, deadline).await
+        // None: the server's default (RFC 6749 §3.3); an empty one would be malformed.
+        let form = if scope.is_empty() { &form[..1] } else { &form[..] };
+        self.ask_for_tokens(form, None, deadline).await
     }
 
     async fn revoke(&self, refresh_token: &Secret) -> Revocation {

@@ -9,7 +9,7 @@ use crate::support::sidecar::{PROGRAM, Sidecar, request};
 use crate::support::{ALICE, BOB, World};
 
 /// Runs the program beside the sidecar, without blocking the server that lives in this process.
-async fn bursar(sidecar: &Sidecar, arguments: &[&str], stdin: &str) -> Output {
+pub(crate) async fn bursar(sidecar: &Sidecar, arguments: &[&str], stdin: &str) -> Output {
     let mut child = Command::new(PROGRAM)
         .args(arguments)
         .env("BURSAR_SOCKET", sidecar.socket())
@@ -23,7 +23,7 @@ async fn bursar(sidecar: &Sidecar, arguments: &[&str], stdin: &str) -> Output {
     tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 

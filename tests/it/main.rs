@@ -10,6 +10,8 @@
 )]
 
 mod architecture;
+mod client_credentials;
+mod commands;
 mod crash;
 mod dev_server;
 mod documents;
@@ -18,8 +20,12 @@ mod forged;
 mod http_client;
 mod identity;
 mod import;
+mod inherited;
+mod interface;
 mod lifecycle;
 mod refusals;
+mod reload;
+mod revoke;
 mod rotation;
 mod secrecy;
 mod soak;

@@ -104,6 +104,12 @@ impl World {
         http::send(&self.tasks, "GET", &url, &[], "").await.unwrap().json()
     }
 
+    /// Every token that the authorization server has handed out, by kind.
+    pub(crate) async fn issued(&self) -> Value {
+        let url = format!("{}/issued", self.server.control());
+        http::send(&self.tasks, "GET", &url, &[], "").await.unwrap().json()
+    }
+
     async fn control(&self, call: &str, body: Value) {
         let url = format!("{}/{call}", self.server.control());
         let answer = http::send(&self.tasks, "POST", &url, &[], &body.to_string()).await.unwrap();
@@ -139,8 +145,7 @@ impl World {
         let metrics = sidecar.metrics().await;
         let (status, log) = sidecar.stop().await;
         assert!(status.success(), "{status}: {log}");
-        let url = format!("{}/issued", self.server.control());
-        let issued = http::send(&self.tasks, "GET", &url, &[], "").await.unwrap().json();
+        let issued = self.issued().await;
         let mut secrets = vec!["sentinel".to_owned()];
         for kind in ["access_tokens", "refresh_tokens", "id_tokens"] {
             secrets.extend(

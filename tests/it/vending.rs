@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::sidecar::{Sidecar, request};
 use crate::support::{ALICE, BOB, World};
 
-fn claims(token: &str) -> Value {
+pub(crate) fn claims(token: &str) -> Value {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()).unwrap()
 }
 

@@ -59,16 +59,16 @@ impl Sidecar {
     }
 
     pub(crate) fn spawn(directory: &Path) -> Self {
+        let mut command = Command::new(PROGRAM);
+        command.args(["serve", "--config"]).arg(directory.join("bursar.toml")).stdin(Stdio::null());
+        Self::spawn_as(&mut command, directory)
+    }
+
+    /// By a command of the test's own.
+    pub(crate) fn spawn_as(command: &mut Command, directory: &Path) -> Self {
         let log = tempfile::Builder::new().prefix("log-").tempfile_in(directory).unwrap();
         let (file, log) = log.keep().unwrap();
-        let child = Command::new(PROGRAM)
-            .args(["serve", "--config"])
-            .arg(directory.join("bursar.toml"))
-            .stdin(Stdio::null())
-            .stdout(file.try_clone().unwrap())
-            .stderr(file)
-            .spawn()
-            .unwrap();
+        let child = command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
         Self { child, directory: directory.to_owned(), log }
     }
 

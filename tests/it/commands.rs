@@ -1,0 +1,116 @@
+//! Commands that need no test of their own subject elsewhere: what a person reads.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::import::{bursar, text};
+use crate::support::sidecar::PROGRAM;
+use crate::support::{ALICE, BOB, World};
+
+fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(PROGRAM).args(arguments).output().unwrap();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[tokio::test]
+async fn status_is_a_glance_and_json_for_machines() {
+    let world = World::start().await;
+    let sidecar = world.connected().await;
+    sidecar.token("snowflake", ALICE, Some("ANALYST")).await.token();
+    let glance = bursar(&sidecar, &["status"], "").await;
+    let said = text(&glance.stdout);
+    for expected in [
+        "bursar 0.",
+        ", ready\n",
+        "authorization server snowflake: open\n",
+        "grants of databricks: 1 active\n",
+        "next refreshes, if somebody asks:\n",
+        "snowflake of alice@example.com, role ANALYST\n",
+    ] {
+        assert!(said.contains(expected), "{expected:?} in {said}");
+    }
+    let machine = bursar(&sidecar, &["status", "--json"], "").await;
+    let status: Value = serde_json::from_slice(&machine.stdout).unwrap();
+    assert_eq!(status["access_tokens_cached"], 3, "{status:#}");
+    assert_eq!(status["next_refreshes"].as_array().unwrap().len(), 3);
+    world.finish(sidecar).await;
+}
+
+#[tokio::test]
+async fn many_grants_are_imported_from_lines_and_those_that_fail_are_named() {
+    let world = World::start().await;
+    let sidecar = world.sidecar().await;
+    let line = |service: &str, user: &str, token: &str| {
+        json!({ "service": service, "user": user, "refresh_token": token }).to_string()
+    };
+    let (alice, bob, carol) = (
+        world.consent("snowflake", ALICE),
+        world.consent("databricks", BOB),
+        world.consent("snowflake", "carol@example.com"),
+    );
+    let lines = [
+        line("snowflake", ALICE, &alice),
+        String::new(),
+        line("databricks", BOB, &bob),
+        "{\"service\":\"snowflake\",\"user\":\"x\",\"refresh_token\":\"sentinel".to_owned(),
+        line("snowflake", BOB, &carol),
+        line("nosuch", BOB, "sentinel-x"),
+        line("snowflake", BOB, "sentinel-of-nobody"),
+    ]
+    .join("\n");
+    let many = bursar(&sidecar, &["grant", "import", "--json-lines", "-"], &lines).await;
+    assert_eq!(many.status.code(), Some(1));
+    let (out, err) = (text(&many.stdout), text(&many.stderr));
+    assert!(err.contains("2 imported, 4 refused"), "{err}");
+    assert!(!out.contains("sentinel") && !err.contains("sentinel"), "{out} {err}");
+    let mut failures: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    failures.sort_by_key(|failure| failure["line"].as_u64());
+    let told: Vec<_> =
+        failures.iter().map(|failure| (&failure["line"], failure["error"].as_str().unwrap())).collect();
+    assert_eq!(
+        told,
+        [
+            (&json!(4), "invalid_line"),
+            (&json!(5), "user_mismatch"),
+            (&json!(6), "unknown_service"),
+            (&json!(7), "login_required")
+        ]
+    );
+    assert_eq!(failures[1]["true_user"], "carol@example.com");
+    let requests = world.token_requests().await;
+    let good = [line("snowflake", ALICE, &alice), line("databricks", BOB, &bob)].join("\n");
+    let again = bursar(&sidecar, &["grant", "import", "--json-lines", "-"], &good).await;
+    assert_eq!(again.status.code(), Some(0), "{}", text(&again.stderr));
+    assert_eq!(world.token_requests().await, requests, "importing twice changes nothing");
+    for (service, user) in [("snowflake", ALICE), ("databricks", BOB)] {
+        sidecar.token(service, user, None).await.token();
+    }
+    world.finish(sidecar).await;
+}
+
+#[test]
+fn what_can_be_printed_is_printed() {
+    let (code, example, _) = run(&["config", "example"]);
+    assert_eq!(code, Some(0));
+    assert_eq!(example, include_str!("../../deploy/bursar.example.toml"));
+    let (_, schema, _) = run(&["config", "schema"]);
+    let schema: Value = serde_json::from_str(&schema).unwrap();
+    assert_eq!(schema["properties"]["store"]["type"], "object");
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, script, _) = run(&["completions", shell]);
+        assert_eq!(code, Some(0));
+        assert!(script.contains("json-lines"), "{shell}");
+    }
+    let (_, page, _) = run(&["man"]);
+    assert!(page.contains(".TH bursar 1") && page.contains("completions"), "{page}");
+    let (_, page, _) = run(&["man", "grant", "erase"]);
+    assert!(
+        page.contains(".TH bursar\\-grant\\-erase 1") || page.contains(".TH bursar-grant-erase 1"),
+        "{page}"
+    );
+    assert_eq!(run(&["man", "nosuch"]).0, Some(64));
+    let (code, _, said) = run(&["grant", "import", "--service", "snowflake"]);
+    assert_eq!(code, Some(64));
+    assert!(said.contains("--user") && said.contains("--refresh-token-file"), "{said}");
+}
