@@ -60,7 +60,7 @@ async fn it_is_refreshed_like_any_other_and_a_lost_answer_costs_nothing() {
     world.fault(json!({ "do": "cut_after", "next": 1 })).await;
     let first = ask(&sidecar).await.token();
     assert_eq!(token_requests(&world).await, 2, "asked again at once: there is nothing to use up");
-    tokio::time::sleep(Duration::from_millis(5000)).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
     let mut next = ask(&sidecar).await.token();
     for _ in 0..40 {
         if next != first {
