@@ -171,7 +171,7 @@ impl Server {
                 latencies
             }
         };
-        let (took, cpu) = (started.elapsed(), self.cpu() - before);
+        let (took, cpu) = (started.elapsed(), self.cpu().saturating_sub(before));
         latencies.sort_unstable();
         let count = latencies.len() as f64;
         let p99 = latencies.get(latencies.len() * 99 / 100).copied().unwrap_or_default();

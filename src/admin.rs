@@ -1,6 +1,6 @@
 //! The admin socket's interface: whoever opens the socket may do everything, so there is no policy here.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,7 +11,6 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde_json::json;
-use tracing::Instrument as _;
 
 use crate::api::answer::{self, request_id};
 use crate::api::body;
@@ -19,8 +18,7 @@ use crate::api::error::Problem;
 use crate::api::query::Query;
 use crate::cache::TokenCache;
 use crate::clock::{Clock, Moment};
-use crate::entropy::Entropy;
-use crate::model::{GrantKey, Service, ServiceName, UserName};
+use crate::model::{GrantKey, RequestIds, Service, ServiceName, UserName};
 use crate::ready::Ready;
 use crate::refresh::Engine;
 use crate::server::{Handler, Peer};
@@ -53,8 +51,8 @@ pub struct Admin {
     pub clock: Arc<dyn Clock>,
     /// When the process began.
     pub started: Moment,
-    /// For request ids.
-    pub entropy: Arc<dyn Entropy>,
+    /// Names requests.
+    pub ids: RequestIds,
 }
 
 /// Reads the configuration again beside the one in use and swaps, or keeps the old one and says why.
@@ -66,24 +64,26 @@ pub trait Reload: Send + Sync {
 }
 
 impl Handler for Admin {
-    async fn answer(&self, peer: Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    type Memory = ();
+
+    async fn answer(
+        &self,
+        peer: Peer,
+        _memory: &Mutex<()>,
+        request: Request<Incoming>,
+    ) -> Response<Full<Bytes>> {
         let (request, mut body) = request.into_parts();
-        let id = request_id(&request, &*self.entropy);
-        let uid = match peer {
-            Peer::Local(caller) => Some(caller.uid()),
-            Peer::Network(_) => return answer::finish(Problem::access_denied().into_answer(&id), &id),
+        let id = request_id(&request, &self.ids);
+        let Peer::Local(caller) = peer else {
+            return answer::finish(Problem::access_denied().into_answer(&id), &id);
         };
-        let span = tracing::info_span!("admin", id = id.as_str(), uid);
-        let handle = async {
-            let answer = self.route(&request, &mut body).await.unwrap_or_else(|problem| {
-                tracing::info!(error = problem.error(), "refused");
-                problem.into_answer(&id)
-            });
-            let mut answer = answer::finish(answer, &id);
-            body::dispose(&mut body, &mut answer).await;
-            answer
-        };
-        handle.instrument(span).await
+        let answer = self.route(&request, &mut body).await.unwrap_or_else(|problem| {
+            problem.log(&id, &caller);
+            problem.into_answer(&id)
+        });
+        let mut answer = answer::finish(answer, &id);
+        body::dispose(&mut body, &mut answer).await;
+        answer
     }
 }
 

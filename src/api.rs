@@ -1,6 +1,6 @@
 //! The vending socket's interface: method and path to handler, and what all answers have in common.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -9,12 +9,11 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
-use tracing::Instrument as _;
 
 use crate::broker::Broker;
 use crate::caller::Caller;
-use crate::entropy::Entropy;
 use crate::metrics::Metrics;
+use crate::model::RequestIds;
 use crate::policy::Policy;
 use crate::server::{Handler, Peer};
 use crate::store::Store;
@@ -31,6 +30,9 @@ pub mod body;
 /// `GET /v1/token`.
 mod token;
 
+/// The same question on the same connection.
+mod again;
+
 /// `POST /v1/introspect`.
 mod introspect;
 
@@ -43,6 +45,7 @@ pub mod grants;
 /// What all answers have in common: request ids and headers.
 pub mod answer;
 
+pub use again::Memory;
 use answer::request_id;
 use error::Problem;
 
@@ -57,8 +60,8 @@ pub struct Api {
     pub broker: Broker,
     /// Where grants are remembered.
     pub store: Arc<dyn Store>,
-    /// For request ids.
-    pub entropy: Arc<dyn Entropy>,
+    /// Names requests.
+    pub ids: RequestIds,
     /// Counters.
     pub metrics: Arc<Metrics>,
 }
@@ -72,24 +75,30 @@ pub struct Terms {
 }
 
 impl Handler for Api {
-    async fn answer(&self, peer: Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    type Memory = Memory;
+
+    async fn answer(
+        &self,
+        peer: Peer,
+        memory: &Mutex<Memory>,
+        request: Request<Incoming>,
+    ) -> Response<Full<Bytes>> {
         let (request, mut body) = request.into_parts();
-        let id = request_id(&request, &*self.entropy);
+        let id = request_id(&request, &self.ids);
         let Peer::Local(caller) = peer else {
             // Tokens never leave over TCP, whatever listener this handler is put behind.
             return answer::finish(Problem::access_denied().into_answer(&id), &id);
         };
-        let span = tracing::info_span!("request", id = id.as_str(), uid = caller.uid(), pid = caller.pid());
-        let handle = async {
-            let answer = self.route(&caller, &request, &mut body).await.unwrap_or_else(|problem| {
-                tracing::info!(error = problem.error(), "refused");
+        let answer = match again::answer(self, memory, &request) {
+            Some(answer) => answer,
+            None => self.route(&caller, memory, &request, &mut body).await.unwrap_or_else(|problem| {
+                problem.log(&id, &caller);
                 problem.into_answer(&id)
-            });
-            let mut answer = answer::finish(answer, &id);
-            body::dispose(&mut body, &mut answer).await;
-            answer
+            }),
         };
-        handle.instrument(span).await
+        let mut answer = answer::finish(answer, &id);
+        body::dispose(&mut body, &mut answer).await;
+        answer
     }
 }
 
@@ -97,13 +106,14 @@ impl Api {
     async fn route(
         &self,
         caller: &Caller,
+        memory: &Mutex<Memory>,
         request: &Parts,
         body: &mut Incoming,
     ) -> Result<Response<Full<Bytes>>, Problem> {
         answer::check_head(request)?;
         let read = matches!(request.method, Method::GET | Method::HEAD);
         match request.uri.path() {
-            "/v1/token" if read => token::vend(self, caller, request).await,
+            "/v1/token" if read => token::vend(self, caller, memory, request).await,
             "/v1/services" if read => services::list(self, caller, request),
             "/v1/grants" if read => grants::list(self, caller, request).await,
             "/v1/openapi.json" if read => Ok(answer::answer(StatusCode::OK, "application/json", OPENAPI)),

@@ -17,6 +17,7 @@ use crate::caller::overflow_uid;
 use crate::clock::{Clock, SystemClock};
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::metrics::Metrics;
+use crate::model::RequestIds;
 use crate::policy::Policy;
 use crate::ready::{Latch, Ready};
 use crate::refresh::setup::Setup;
@@ -134,7 +135,7 @@ impl App {
             terms: ArcSwap::from_pointee(terms),
             broker: Broker::new(engine.clone(), cache.clone(), Arc::clone(&clock), Arc::clone(&metrics)),
             store: Arc::clone(&store),
-            entropy: Arc::clone(&entropy),
+            ids: RequestIds::new(&*entropy),
             metrics: Arc::clone(&metrics),
         });
         let reload = Arc::new(Reloader {
@@ -155,7 +156,7 @@ impl App {
             patience: settings.request_timeout,
             started: clock.now(),
             clock,
-            entropy,
+            ids: RequestIds::new(&*entropy),
         });
         // In this order: who sees the vending socket may count on the other one.
         let mut open = |config| socket::open(config, &mut inherited).map_err(StartError::Failed);

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus::{Histogram, IntCounter};
+
 use crate::authorization_server::Unverified;
 use crate::cache::{CachedToken, TokenCache};
 use crate::clock::{Clock, Moment};
 use crate::jwt::Claims;
 use crate::metrics::Metrics;
-use crate::model::{Failure, Freshness, Service};
+use crate::model::{Failure, Freshness, Service, TokenKey};
 use crate::policy::Permit;
 use crate::refresh::Engine;
 use crate::secret::Secret;
@@ -22,20 +24,26 @@ pub struct Broker {
     cache: TokenCache,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
+    from_cache: Histogram,
+    from_refresh: Histogram,
 }
 
-/// Where a token came from: the metric's label.
-#[derive(Clone, Copy)]
-enum Source {
-    Cache,
-    Refresh,
+/// A token that was handed out, and what must still hold for it to be handed out again to the same caller.
+pub struct Held {
+    /// The token.
+    pub token: Arc<CachedToken>,
+    wanted: Duration,
+    generation: u64,
+    requests: IntCounter,
 }
 
 impl Broker {
     /// Vends what `engine` puts into `cache`.
     #[must_use]
     pub fn new(engine: Engine, cache: TokenCache, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
-        Self { engine, cache, clock, metrics }
+        let duration = |source| metrics.token_request_duration.with_label_values(&[source]);
+        let (from_cache, from_refresh) = (duration("cache"), duration("refresh"));
+        Self { engine, cache, clock, metrics, from_cache, from_refresh }
     }
 
     /// The token that `permit` is for, with at least `min_ttl` of life (by default what the configuration promises),
@@ -48,21 +56,43 @@ impl Broker {
         permit: &Permit,
         min_ttl: Option<Duration>,
         patience: Duration,
-    ) -> Result<Arc<CachedToken>, Failure> {
+    ) -> Result<Held, Failure> {
         let started = self.clock.now();
-        let waiting = tokio::time::timeout(patience, self.find(permit, min_ttl));
-        let result = waiting.await.unwrap_or(Err(Failure::Timeout));
-        let service = permit.key().grant.service.as_str();
-        let word = result.as_ref().map_or_else(Failure::word, |_| "ok");
-        self.metrics.token_requests.with_label_values(&[service, word]).inc();
-        let (token, source) = result?;
-        let took = self.clock.now().since(&started).unwrap_or_default();
-        let source = match source {
-            Source::Cache => "cache",
-            Source::Refresh => "refresh",
+        let key = permit.key();
+        let at_hand = self.cache.get(key).map(|token| self.unless_too_old(key, token, min_ttl));
+        let (result, source) = match at_hand {
+            Some(Ok(token)) => (Ok(token), &self.from_cache),
+            none_or_too_old => {
+                let too_old = none_or_too_old.and_then(Result::err);
+                let waiting = tokio::time::timeout(patience, self.wait_for(key, min_ttl, too_old));
+                (waiting.await.unwrap_or(Err(Failure::Timeout)), &self.from_refresh)
+            }
         };
-        self.metrics.token_request_duration.with_label_values(&[source]).observe(took.as_secs_f64());
-        Ok(token)
+        let word = result.as_ref().map_or_else(Failure::word, |_| "ok");
+        let requests = self.metrics.token_requests.with_label_values(&[key.grant.service.as_str(), word]);
+        requests.inc();
+        let token = result?;
+        source.observe(self.clock.now().since(&started).unwrap_or_default().as_secs_f64());
+        // The token may have been replaced while it was on its way here: then it is not held.
+        let generation = self.cache.generation();
+        let is_there = self.cache.get(key).is_some_and(|there| Arc::ptr_eq(&there, &token));
+        let generation = if is_there { generation } else { u64::MAX };
+        let wanted = self.engine.life().wanted(token.issued.expires_in, min_ttl);
+        Ok(Held { token, wanted, generation, requests })
+    }
+
+    /// Whether a token that was handed out can be again, as if it were asked for anew: the time for the answer, or `None`
+    /// if it takes a closer look.
+    #[must_use]
+    pub fn again(&self, held: &Held) -> Option<Moment> {
+        let now = self.clock.now();
+        let unchanged = held.generation == self.cache.generation();
+        if !unchanged || held.token.issued.freshness(&now, held.wanted) != Freshness::Fresh {
+            return None;
+        }
+        held.requests.inc();
+        self.from_cache.observe(self.clock.now().since(&now).unwrap_or_default().as_secs_f64());
+        Some(now)
     }
 
     /// What a token that somebody shows says of itself, if it is one of this service's and valid now.
@@ -86,34 +116,50 @@ impl Broker {
         self.clock.now()
     }
 
-    async fn find(
+    /// The ladder: a token that can be handed out at once, or `None` if its caller has to wait for another.
+    fn unless_too_old(
         &self,
-        permit: &Permit,
+        key: &TokenKey,
+        token: Arc<CachedToken>,
         min_ttl: Option<Duration>,
-    ) -> Result<(Arc<CachedToken>, Source), Failure> {
-        let key = permit.key();
-        let (token, source) = match self.cache.get(key) {
-            Some(token) => (token, Source::Cache),
-            None => (self.engine.token(key, None).await?, Source::Refresh),
-        };
-        let life = self.engine.life();
-        let wanted = life.wanted(token.issued.expires_in, min_ttl);
+    ) -> Result<Arc<CachedToken>, Arc<CachedToken>> {
+        let wanted = self.engine.life().wanted(token.issued.expires_in, min_ttl);
         match token.issued.freshness(&self.clock.now(), wanted) {
-            Freshness::Fresh => Ok((token, source)),
+            Freshness::Fresh => Ok(token),
             Freshness::Due => {
                 // Goes on behind the caller's back; the next one finds its result.
                 drop(self.engine.token(key, Some(token.version)));
-                Ok((token, source))
+                Ok(token)
             }
-            Freshness::Short | Freshness::Gone => {
-                let token = self.engine.token(key, Some(token.version)).await?;
-                let left = token.issued.remaining(&self.clock.now());
-                if left.is_zero() || left < life.promised(token.issued.expires_in).min(wanted) {
-                    // The exchange took so long that its token is old already; the next one may be quicker.
-                    return Err(Failure::ServerUnavailable { retry_after: SHORTLY });
-                }
-                Ok((token, Source::Refresh))
-            }
+            Freshness::Short | Freshness::Gone => Err(token),
         }
+    }
+
+    /// `at_hand` is too old, or there is none.
+    async fn wait_for(
+        &self,
+        key: &TokenKey,
+        min_ttl: Option<Duration>,
+        at_hand: Option<Arc<CachedToken>>,
+    ) -> Result<Arc<CachedToken>, Failure> {
+        let too_old = match at_hand {
+            Some(token) => token,
+            None => {
+                let stored = self.engine.token(key, None).await?;
+                match self.unless_too_old(key, stored, min_ttl) {
+                    Ok(token) => return Ok(token),
+                    Err(token) => token,
+                }
+            }
+        };
+        let token = self.engine.token(key, Some(too_old.version)).await?;
+        let life = self.engine.life();
+        let wanted = life.wanted(token.issued.expires_in, min_ttl);
+        let left = token.issued.remaining(&self.clock.now());
+        if left.is_zero() || left < life.promised(token.issued.expires_in).min(wanted) {
+            // The exchange took so long that its token is old already; the next one may be quicker.
+            return Err(Failure::ServerUnavailable { retry_after: SHORTLY });
+        }
+        Ok(token)
     }
 }

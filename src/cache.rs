@@ -3,6 +3,7 @@
 
 use std::io::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use moka::sync::Cache;
@@ -20,7 +21,10 @@ const IDLE: Duration = Duration::from_hours(25);
 
 /// The tokens that may be handed out.
 #[derive(Clone)]
-pub struct TokenCache(Cache<TokenKey, Arc<CachedToken>>);
+pub struct TokenCache {
+    tokens: Cache<TokenKey, Arc<CachedToken>>,
+    generation: Arc<AtomicU64>,
+}
 
 /// An access token that was verified and is durable.
 pub struct CachedToken {
@@ -38,7 +42,8 @@ pub struct CachedToken {
 
 impl Default for TokenCache {
     fn default() -> Self {
-        Self(Cache::builder().max_capacity(MOST_TOKENS).time_to_idle(IDLE).build())
+        let tokens = Cache::builder().max_capacity(MOST_TOKENS).time_to_idle(IDLE).build();
+        Self { tokens, generation: Arc::default() }
     }
 }
 
@@ -46,22 +51,35 @@ impl TokenCache {
     /// The token, dead or alive.
     #[must_use]
     pub fn get(&self, key: &TokenKey) -> Option<Arc<CachedToken>> {
-        self.0.get(key)
+        self.tokens.get(key)
     }
 
     /// From now on this one.
     pub fn put(&self, key: TokenKey, token: Arc<CachedToken>) {
-        self.0.insert(key, token);
+        self.tokens.insert(key, token);
+        self.changed();
     }
 
     /// No longer.
     pub fn remove(&self, key: &TokenKey) {
-        self.0.invalidate(key);
+        self.tokens.invalidate(key);
+        self.changed();
     }
 
     /// None of them any longer.
     pub fn clear(&self) {
-        self.0.invalidate_all();
+        self.tokens.invalidate_all();
+        self.changed();
+    }
+
+    /// Another number after each change: what was got at this one is still what is there.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    fn changed(&self) {
+        self.generation.fetch_add(1, Ordering::Release);
     }
 
     /// Which there are, and how long until each is due; one that is due already waits for somebody to ask for it.
@@ -71,13 +89,13 @@ impl TokenCache {
             let after_due = token.issued.expires_in.saturating_sub(token.issued.refresh_after);
             token.issued.remaining(now).saturating_sub(after_due)
         };
-        self.0.iter().map(|(key, token)| (key, left(&token))).collect()
+        self.tokens.iter().map(|(key, token)| (key, left(&token))).collect()
     }
 
     /// How many there are, roughly.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.0.entry_count()
+        self.tokens.entry_count()
     }
 
     /// Whether there are none, roughly.

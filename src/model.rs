@@ -9,7 +9,7 @@ mod token;
 
 pub use failure::Failure;
 pub use grant::{EndReason, Grant, GrantState, Rotation, SameOrNew};
-pub use ids::{GrantId, GrantKey, RequestId, RoleName, ServiceName, TokenKey, UserName};
+pub use ids::{GrantId, GrantKey, RequestId, RequestIds, RoleName, ServiceName, TokenKey, UserName};
 pub use scope::{Scope, ScopeError};
 pub use service::{Kind, Service, SpeaksFor};
 pub use token::{Freshness, Issued, Life};

@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 use crate::caller::Caller;
 use crate::metrics::Metrics;
@@ -55,10 +57,14 @@ pub enum Peer {
 
 /// Answers requests.
 pub trait Handler: Send + Sync + 'static {
+    /// What is remembered of a connection from one request to the next.
+    type Memory: Default + Send + 'static;
+
     /// The answer; every failure is an answer too.
     fn answer(
         &self,
         peer: Peer,
+        memory: &Mutex<Self::Memory>,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
 }
@@ -101,7 +107,7 @@ pub async fn serve<L: Listener, H: Handler>(
     tasks: Tasks,
     metrics: Arc<Metrics>,
 ) {
-    let seats = Seats::new(limits, name, Arc::clone(&metrics));
+    let seats = Seats::new(limits, name, &metrics);
     let mut retired = false;
     loop {
         let accepted = if retired {
@@ -147,18 +153,34 @@ pub async fn serve<L: Listener, H: Handler>(
     }
 }
 
+/// What the requests of one connection have in common.
+struct Conversation<H: Handler> {
+    begun: AtomicBool,
+    has_begun: Notify,
+    memory: Mutex<H::Memory>,
+}
+
+impl<H: Handler> Default for Conversation<H> {
+    fn default() -> Self {
+        Self { begun: AtomicBool::new(false), has_begun: Notify::new(), memory: Mutex::default() }
+    }
+}
+
 async fn converse<S, H>(stream: S, peer: Peer, handler: Arc<H>, limits: Limits, tasks: Tasks)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Handler,
 {
-    let (began, mut has_begun) = tokio::sync::watch::channel(false);
-    let stopping = tasks.clone();
+    let shared = Arc::new(Conversation::<H>::default());
+    let (conversation, stopping) = (Arc::clone(&shared), tasks.clone());
     let service = service_fn(move |request| {
-        began.send_if_modified(|begun| !std::mem::replace(begun, true));
-        let (handler, stopping) = (Arc::clone(&handler), stopping.clone());
+        if !conversation.begun.swap(true, Ordering::Relaxed) {
+            conversation.has_begun.notify_one();
+        }
+        let (handler, conversation, stopping) =
+            (Arc::clone(&handler), Arc::clone(&conversation), stopping.clone());
         async move {
-            let mut answer = handler.answer(peer, request).await;
+            let mut answer = handler.answer(peer, &conversation.memory, request).await;
             if stopping.is_stopping() {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
@@ -173,13 +195,16 @@ where
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
+        biased;
         ended = connection.as_mut() => ended,
         () = tasks.stopping() => {
             // Who has connected and not been heard yet is heard once.
-            tokio::select! {
-                _ended = connection.as_mut() => return,
-                _begun = has_begun.wait_for(|begun| *begun) => {}
-                () = tokio::time::sleep(FIRST_REQUEST) => {}
+            if !shared.begun.load(Ordering::Relaxed) {
+                tokio::select! {
+                    _ended = connection.as_mut() => return,
+                    () = shared.has_begun.notified() => {}
+                    () = tokio::time::sleep(FIRST_REQUEST) => {}
+                }
             }
             connection.as_mut().graceful_shutdown();
             match tokio::time::timeout(limits.grace, connection).await {
@@ -213,21 +238,26 @@ fn is_the_clients(error: &io::Error) -> bool {
 /// Counts who is connected.
 struct Seats {
     limits: Limits,
-    taken: Arc<Mutex<HashMap<Option<u32>, usize>>>,
-    name: &'static str,
-    metrics: Arc<Metrics>,
+    taken: Arc<Mutex<Taken>>,
+    gauge: prometheus::IntGauge,
+}
+
+#[derive(Default)]
+struct Taken {
+    total: usize,
+    by_uid: HashMap<Option<u32>, usize>,
 }
 
 /// One connection's place; free again when dropped.
 struct Seat {
     who: Option<u32>,
-    taken: Arc<Mutex<HashMap<Option<u32>, usize>>>,
+    taken: Arc<Mutex<Taken>>,
     gauge: prometheus::IntGauge,
 }
 
 impl Seats {
-    fn new(limits: Limits, name: &'static str, metrics: Arc<Metrics>) -> Self {
-        Self { limits, taken: Arc::default(), name, metrics }
+    fn new(limits: Limits, name: &'static str, metrics: &Metrics) -> Self {
+        Self { limits, taken: Arc::default(), gauge: metrics.connections.with_label_values(&[name]) }
     }
 
     fn take(&self, peer: &Peer) -> Result<Seat, &'static str> {
@@ -236,17 +266,17 @@ impl Seats {
             Peer::Network(_) => None,
         };
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.values().sum::<usize>() >= self.limits.connections {
+        if taken.total >= self.limits.connections {
             return Err("connections");
         }
-        let own = taken.entry(who).or_default();
+        let own = taken.by_uid.entry(who).or_default();
         if *own >= self.limits.connections_per_uid {
             return Err("connections_per_uid");
         }
         *own += 1;
-        let gauge = self.metrics.connections.with_label_values(&[self.name]);
-        gauge.inc();
-        Ok(Seat { who, taken: Arc::clone(&self.taken), gauge })
+        taken.total += 1;
+        self.gauge.inc();
+        Ok(Seat { who, taken: Arc::clone(&self.taken), gauge: self.gauge.clone() })
     }
 }
 
@@ -254,10 +284,11 @@ impl Drop for Seat {
     fn drop(&mut self) {
         self.gauge.dec();
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = taken.get_mut(&self.who) {
+        taken.total -= 1;
+        if let Some(count) = taken.by_uid.get_mut(&self.who) {
             *count -= 1;
             if *count == 0 {
-                taken.remove(&self.who);
+                taken.by_uid.remove(&self.who);
             }
         }
     }
@@ -269,7 +300,7 @@ mod tests {
 
     #[test]
     fn seats_are_counted_in_all_and_per_uid_and_given_back() {
-        let metrics = Arc::new(Metrics::new().unwrap());
+        let metrics = Metrics::new().unwrap();
         let limits = Limits {
             connections: 3,
             connections_per_uid: 2,
@@ -278,7 +309,7 @@ mod tests {
             header_timeout: Duration::from_secs(10),
             grace: Duration::from_secs(1),
         };
-        let seats = Seats::new(limits, "vending", metrics);
+        let seats = Seats::new(limits, "vending", &metrics);
         let peer = |uid| Peer::Local(Caller::invented(uid, uid));
         let first = seats.take(&peer(1)).unwrap_or_else(|why| panic!("{why}"));
         let _second = seats.take(&peer(1)).unwrap_or_else(|why| panic!("{why}"));
@@ -287,6 +318,6 @@ mod tests {
         assert_eq!(seats.take(&peer(3)).err(), Some("connections"));
         drop(first);
         assert!(seats.take(&peer(3)).is_ok());
-        assert_eq!(seats.taken.lock().unwrap().len(), 2, "nobody is remembered without a connection");
+        assert_eq!(seats.taken.lock().unwrap().by_uid.len(), 2, "nobody is remembered without a connection");
     }
 }

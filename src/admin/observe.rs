@@ -2,7 +2,7 @@
 //! main one is stuck.
 
 use std::net::TcpListener as StdListener;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -78,7 +78,14 @@ impl Drop for Observing {
 }
 
 impl Handler for Observe {
-    async fn answer(&self, _peer: Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    type Memory = ();
+
+    async fn answer(
+        &self,
+        _peer: Peer,
+        _memory: &Mutex<()>,
+        request: Request<Incoming>,
+    ) -> Response<Full<Bytes>> {
         let text = "text/plain; charset=utf-8";
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return answer(StatusCode::METHOD_NOT_ALLOWED, text, "only GET\n");

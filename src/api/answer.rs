@@ -7,17 +7,16 @@ use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
 
 use crate::api::error::Problem;
-use crate::entropy::Entropy;
-use crate::model::RequestId;
+use crate::model::{RequestId, RequestIds};
 
 /// The request's name, for answers and logs.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The caller's own request id if it is sane, else a new one.
 #[must_use]
-pub fn request_id(request: &Parts, entropy: &dyn Entropy) -> RequestId {
+pub fn request_id(request: &Parts, ids: &RequestIds) -> RequestId {
     let given = request.headers.get(X_REQUEST_ID).and_then(|value| value.to_str().ok());
-    given.and_then(RequestId::parse).unwrap_or_else(|| RequestId::draw(entropy))
+    given.and_then(RequestId::parse).unwrap_or_else(|| ids.next())
 }
 
 /// A run pass has a few kilobytes. hyper takes somewhat more, so that the refusal is one of ours.

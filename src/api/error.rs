@@ -10,6 +10,7 @@ use hyper::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 use crate::api::answer::answer;
+use crate::caller::Caller;
 use crate::model::{EndReason, Failure, RequestId};
 use crate::policy::Denied;
 use crate::store::StoreError;
@@ -23,11 +24,35 @@ struct Inner {
     detail: String,
     members: Map<String, Value>,
     header: Option<(HeaderName, HeaderValue)>,
+    /// What happened, for the log alone.
+    cause: Option<String>,
 }
 
 impl Problem {
     fn new(status: StatusCode, error: &'static str, detail: impl Into<String>) -> Self {
-        Self(Box::new(Inner { status, error, detail: detail.into(), members: Map::new(), header: None }))
+        Self(Box::new(Inner {
+            status,
+            error,
+            detail: detail.into(),
+            members: Map::new(),
+            header: None,
+            cause: None,
+        }))
+    }
+
+    /// Happened because of this, which the outside is not told.
+    fn because(mut self, cause: impl Into<String>) -> Self {
+        self.0.cause = Some(cause.into());
+        self
+    }
+
+    /// Says in the log what the answer says, and what it does not.
+    pub fn log(&self, id: &RequestId, caller: &Caller) {
+        let (id, uid, pid, error) = (id.as_str(), caller.uid(), caller.pid(), self.error());
+        match &self.0.cause {
+            None => tracing::info!(id, uid, pid, error, "refused"),
+            Some(cause) => tracing::error!(id, uid, pid, error, cause, "failed"),
+        }
     }
 
     /// With one more member.
@@ -116,7 +141,7 @@ impl Problem {
     /// The answer.
     #[must_use]
     pub fn into_answer(self, id: &RequestId) -> Response<Full<Bytes>> {
-        let Inner { status, error, detail, members, header } = *self.0;
+        let Inner { status, error, detail, members, header, cause: _ } = *self.0;
         let mut body = json!({
             "type": "about:blank",
             "title": status.canonical_reason().unwrap_or("Error"),
@@ -150,13 +175,14 @@ impl From<Denied> for Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        tracing::error!(%error, "the store does not work");
-        match error {
+        let cause = error.to_string();
+        let problem = match error {
             StoreError::Unavailable(_) => {
                 Failure::StoreUnavailable { retry_after: Duration::from_secs(1) }.into()
             }
             StoreError::Inconsistent { .. } | StoreError::Seal(_) => Self::internal(),
-        }
+        };
+        problem.because(cause)
     }
 }
 
@@ -208,10 +234,7 @@ impl From<Failure> for Problem {
                 "the refresh takes longer than this request may wait; it goes on",
             )
             .retry_after(Duration::from_secs(1)),
-            Failure::Internal(text) => {
-                tracing::error!(error = text, "internal error");
-                Self::internal()
-            }
+            Failure::Internal(text) => Self::internal().because(text),
         }
     }
 }

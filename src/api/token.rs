@@ -1,23 +1,26 @@
 //! `GET /v1/token`: the request's shape, then the rule, then the grant; refusals in that order.
 
+use std::sync::Mutex;
+
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{ACCEPT, HeaderValue, VARY};
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
 
-use crate::api::Api;
-use crate::api::answer::answer;
 use crate::api::error::Problem;
 use crate::api::query::Query;
+use crate::api::{Api, Memory, again, answer};
 use crate::caller::Caller;
 use crate::policy::TokenRequest;
 
+pub(super) const PATH: &str = "/v1/token";
 const PARAMETERS: [&str; 4] = ["service", "user", "role", "min_ttl"];
 
 pub(super) async fn vend(
     api: &Api,
     caller: &Caller,
+    memory: &Mutex<Memory>,
     request: &Parts,
 ) -> Result<Response<Full<Bytes>>, Problem> {
     let query = Query::parse(request.uri.query(), &PARAMETERS)?;
@@ -36,19 +39,26 @@ pub(super) async fn vend(
         api.metrics.token_requests.with_label_values(&[label, problem.error()]).inc();
         problem
     })?;
-    let token = api.broker.vend(&permit, min_ttl, terms.request_timeout).await?;
+    let held = api.broker.vend(&permit, min_ttl, terms.request_timeout).await?;
+    let token = &held.token;
     tracing::debug!(grant = %permit.key().grant, role = ?permit.key().role, version = token.version, "vended");
-    let mut answer = if wants_text(request) {
-        answer(StatusCode::OK, "text/plain; charset=utf-8", token.token().expose().to_owned())
-    } else {
-        answer(StatusCode::OK, "application/json", token.json(&api.broker.now()))
-    };
+    let (now, text) = (api.broker.now(), wants_text(request));
+    let body: Bytes = if text { token.token().expose().to_owned().into() } else { token.json(&now).into() };
+    let left = token.issued.remaining(&now).as_secs();
+    again::remember(memory, request, terms, held, (left, body.clone()));
+    Ok(answer(text, body))
+}
+
+/// A token with what belongs to it as JSON, or alone.
+pub(super) fn answer(text: bool, body: Bytes) -> Response<Full<Bytes>> {
+    let content_type = if text { "text/plain; charset=utf-8" } else { "application/json" };
+    let mut answer = answer::answer(StatusCode::OK, content_type, body);
     answer.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
-    Ok(answer)
+    answer
 }
 
 /// Whether the caller wants the token alone: `text/plain` is named, and JSON is not.
-fn wants_text(request: &Parts) -> bool {
+pub(super) fn wants_text(request: &Parts) -> bool {
     let mut text = false;
     for value in request.headers.get_all(ACCEPT) {
         for range in value.to_str().unwrap_or_default().split(',') {

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::entropy::Entropy;
 use crate::secret::Digest;
@@ -136,7 +137,29 @@ pub struct TokenKey {
 
 /// Names one request in answers and logs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestId(Arc<str>);
+pub struct RequestId(String);
+
+/// Makes request ids: cheaply, since each request wants one, and unlike those of any other process.
+pub struct RequestIds {
+    process: u32,
+    count: AtomicU64,
+}
+
+impl RequestIds {
+    /// Draws what tells this process from others.
+    #[must_use]
+    pub fn new(entropy: &dyn Entropy) -> Self {
+        let mut process = [0; 4];
+        entropy.fill(&mut process);
+        Self { process: u32::from_le_bytes(process), count: AtomicU64::new(1) }
+    }
+
+    /// A new one.
+    #[must_use]
+    pub fn next(&self) -> RequestId {
+        RequestId(format!("{:08x}-{:06}", self.process, self.count.fetch_add(1, Ordering::Relaxed)))
+    }
+}
 
 impl RequestId {
     /// The caller's own, if it is sane: 1 to 64 of letters, digits and `-_.`.
@@ -144,13 +167,7 @@ impl RequestId {
     pub fn parse(text: &str) -> Option<Self> {
         let sane = (1..=64).contains(&text.len())
             && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-        sane.then(|| Self(Arc::from(text)))
-    }
-
-    /// A new one.
-    #[must_use]
-    pub fn draw(entropy: &dyn Entropy) -> Self {
-        Self(Arc::from(entropy.text(12)))
+        sane.then(|| Self(text.to_owned()))
     }
 
     /// The text.
@@ -177,6 +194,14 @@ mod tests {
         assert!(UserName::parse(&"ä".repeat(256)).is_some());
         assert!(UserName::parse(&"a".repeat(257)).is_none());
         assert!(UserName::parse("alice\n").is_none());
+    }
+
+    #[test]
+    fn request_ids_are_sane_and_each_is_another() {
+        let ids = RequestIds::new(&crate::entropy::SystemEntropy);
+        let (one, other) = (ids.next(), ids.next());
+        assert_ne!(one, other);
+        assert_eq!(RequestId::parse(one.as_str()), Some(one));
     }
 
     #[test]

@@ -15,7 +15,6 @@ use crate::cli::arguments::ImportArgs;
 use crate::cli::client::{self, Refused};
 use crate::cli::grant::{path, print};
 use crate::cli::{Exit, terminal};
-use crate::secret::Secret;
 
 /// No refresh token is longer, nor a line with one.
 const LONGEST: u64 = 64 * 1024;
@@ -108,11 +107,11 @@ async fn import_line(socket: PathBuf, line: usize, text: Zeroizing<String>) -> O
         let why = Some(json!({ "error": "invalid_line", "detail": detail }));
         return Outcome { line, service: String::new(), user: String::new(), why };
     };
-    let refresh_token = Secret::new(refresh_token);
+    let refresh_token = Zeroizing::new(refresh_token);
     let target = path(&service, &user);
     let mut why = None;
     for tries in 1..=TRIES {
-        let body = body(refresh_token.expose());
+        let body = body(&refresh_token);
         match client::send(&socket, Method::PUT, &target, Some(body)).await {
             Ok((status, _)) if status.is_success() => return Outcome { line, service, user, why: None },
             Ok((status, problem)) => {
