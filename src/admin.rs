@@ -66,6 +66,11 @@ pub trait Reload: Send + Sync {
 impl Handler for Admin {
     type Memory = ();
 
+    fn too_many(&self) -> Response<Full<Bytes>> {
+        let id = self.ids.next();
+        answer::finish(Problem::too_many_requests("too many connections").into_answer(&id), &id)
+    }
+
     async fn answer(
         &self,
         peer: Peer,

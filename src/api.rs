@@ -77,6 +77,11 @@ pub struct Terms {
 impl Handler for Api {
     type Memory = Memory;
 
+    fn too_many(&self) -> Response<Full<Bytes>> {
+        let id = self.ids.next();
+        answer::finish(Problem::too_many_requests("too many connections").into_answer(&id), &id)
+    }
+
     async fn answer(
         &self,
         peer: Peer,

@@ -11,16 +11,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Collected, Full};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::caller::Caller;
 use crate::metrics::Metrics;
@@ -60,6 +60,9 @@ pub trait Handler: Send + Sync + 'static {
     /// What is remembered of a connection from one request to the next.
     type Memory: Default + Send + 'static;
 
+    /// What a client is told that is one too many.
+    fn too_many(&self) -> Response<Full<Bytes>>;
+
     /// The answer; every failure is an answer too.
     fn answer(
         &self,
@@ -95,6 +98,9 @@ impl Listener for TcpListener {
 
 /// How long a client that has just connected may take to ask, once a stop was asked for.
 const FIRST_REQUEST: Duration = Duration::from_millis(300);
+/// Clients who are being told at the same time that they are too many, and how long that may take each way.
+const MOST_TURNED_AWAY: usize = 64;
+const TURNED_AWAY: Duration = Duration::from_millis(500);
 /// How long to look for clients that wait to be accepted.
 const LAST_LOOK: Duration = Duration::from_millis(10);
 
@@ -108,6 +114,7 @@ pub async fn serve<L: Listener, H: Handler>(
     metrics: Arc<Metrics>,
 ) {
     let seats = Seats::new(limits, name, &metrics);
+    let turning_away = Arc::new(Semaphore::new(MOST_TURNED_AWAY));
     let mut retired = false;
     loop {
         let accepted = if retired {
@@ -147,7 +154,14 @@ pub async fn serve<L: Listener, H: Handler>(
             }
             Err(reason) => {
                 metrics.requests_refused.with_label_values(&[reason]).inc();
-                tasks.spawn(turn_away(stream));
+                // Those beyond this are not even told.
+                if let Ok(place) = Arc::clone(&turning_away).try_acquire_owned() {
+                    let answer = handler.too_many();
+                    tasks.spawn(async move {
+                        turn_away(stream, answer).await;
+                        drop(place);
+                    });
+                }
             }
         }
     }
@@ -218,16 +232,24 @@ where
     }
 }
 
-/// Tells a client that there are too many of its kind, without reading what it has to say.
-async fn turn_away<S: AsyncWrite + Unpin + Send>(mut stream: S) {
-    const BODY: &str = r#"{"type":"about:blank","title":"Too Many Requests","status":429,"error":"too_many_requests","detail":"too many connections"}"#;
-    let answer = format!(
-        "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/problem+json\r\ncache-control: no-store\r\n\
-         retry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{BODY}",
-        BODY.len()
-    );
-    let _best_effort =
-        tokio::time::timeout(Duration::from_secs(1), stream.write_all(answer.as_bytes())).await;
+/// Hears a client out, for a moment, and gives it an answer whatever it has said: some clients take an answer that comes
+/// before their question for a broken connection.
+async fn turn_away<S>(mut stream: S, answer: Response<Full<Bytes>>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let mut head = [0; 4096];
+    let _heard_or_not = tokio::time::timeout(TURNED_AWAY, stream.read(&mut head)).await;
+    let (head, body) = answer.into_parts();
+    let Ok(body) = body.collect().await.map(Collected::to_bytes);
+    let reason = head.status.canonical_reason().unwrap_or_default();
+    let mut text = format!("HTTP/1.1 {} {reason}\r\n", head.status.as_u16()).into_bytes();
+    for (name, value) in &head.headers {
+        text.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    text.extend_from_slice(format!("connection: close\r\ncontent-length: {}\r\n\r\n", body.len()).as_bytes());
+    text.extend_from_slice(&body);
+    let _best_effort = tokio::time::timeout(TURNED_AWAY, stream.write_all(&text)).await;
 }
 
 fn is_the_clients(error: &io::Error) -> bool {

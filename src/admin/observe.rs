@@ -80,6 +80,10 @@ impl Drop for Observing {
 impl Handler for Observe {
     type Memory = ();
 
+    fn too_many(&self) -> Response<Full<Bytes>> {
+        answer(StatusCode::TOO_MANY_REQUESTS, "text/plain; charset=utf-8", "too many connections\n")
+    }
+
     async fn answer(
         &self,
         _peer: Peer,

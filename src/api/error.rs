@@ -116,6 +116,13 @@ impl Problem {
         Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too_large", "the request's head is too large")
     }
 
+    /// This caller's own limit.
+    #[must_use]
+    pub fn too_many_requests(detail: &str) -> Self {
+        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail);
+        problem.retry_after(Duration::from_secs(1))
+    }
+
     /// Ours; the log says what.
     #[must_use]
     pub fn internal() -> Self {

@@ -304,3 +304,73 @@ async fn one_users_trouble_and_missing_grants_do_not_shut_the_door_for_others() 
     }
     world.finish(sidecar).await;
 }
+
+#[tokio::test]
+async fn one_connection_too_many_is_told_so_and_the_next_free_place_is_given_away() {
+    let world = World::start().await;
+    world.configure("[admin]", "max_connections_per_uid = 2\n[admin]");
+    let sidecar = world.connected().await;
+    let open = || tokio::net::UnixStream::connect(sidecar.socket());
+    let (first, _second) = (open().await.unwrap(), open().await.unwrap());
+    while sidecar.counter("bursar_connections", &["vending"]).await < 2.0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let reply = sidecar.token("snowflake", ALICE, None).await;
+    assert_eq!(reply.error(), is(429, "too_many_requests"));
+    assert_eq!(reply.headers["retry-after"], "1");
+    let refused = sidecar.counter("bursar_requests_refused_total", &["connections_per_uid"]).await;
+    assert!(refused > 0.0);
+    drop(first);
+    while sidecar.counter("bursar_connections", &["vending"]).await > 1.0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    sidecar.token("snowflake", ALICE, None).await.token();
+    world.finish(sidecar).await;
+}
+
+/// Changes the database as somebody would who has its file.
+async fn tamper(world: &World, sql: &'static str) {
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.path().join("bursar.db"));
+    let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    sqlx::query(sql).execute(&mut connection).await.unwrap();
+    sqlx::Connection::close(connection).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_row_is_our_own_fault_and_nobody_elses_trouble() {
+    let world = World::start().await;
+    let sidecar = world.connected().await;
+    world.connect(&sidecar, BOB).await;
+    let (status, _) = sidecar.stop().await;
+    assert!(status.success());
+    tamper(&world, "UPDATE grants SET refresh_token = zeroblob(80) WHERE user = 'alice@example.com'").await;
+    tamper(&world, "UPDATE access_tokens SET access_token = zeroblob(80) WHERE user = 'alice@example.com'")
+        .await;
+    let sidecar = world.sidecar().await;
+    let reply = sidecar.token("snowflake", ALICE, None).await;
+    assert_eq!(reply.error(), is(500, "internal"));
+    assert!(!reply.body.contains("seal"), "nothing internal is told: {}", reply.body);
+    let id = reply.headers["x-request-id"].to_str().unwrap().to_owned();
+    assert!(
+        sidecar.read_log().lines().any(|line| line.contains(&id) && line.contains("damaged")),
+        "the log says it"
+    );
+    sidecar.token("snowflake", BOB, None).await.token();
+    world.finish(sidecar).await;
+}
+
+#[tokio::test]
+async fn a_store_that_can_not_be_read_is_the_operators_to_mend() {
+    let world = World::start().await;
+    let sidecar = world.connected().await;
+    sidecar.token("snowflake", ALICE, None).await.token();
+    tamper(&world, "ALTER TABLE grants RENAME TO hidden").await;
+    sidecar.token("snowflake", ALICE, None).await.token();
+    let reply = sidecar.token("snowflake", BOB, None).await;
+    assert_eq!(reply.error(), is(503, "store_unavailable"));
+    assert!(reply.headers.contains_key("retry-after"));
+    assert_eq!(sidecar.get("/v1/grants").await.error(), is(503, "store_unavailable"));
+    tamper(&world, "ALTER TABLE hidden RENAME TO grants").await;
+    assert_eq!(sidecar.token("snowflake", BOB, None).await.json()["reason"], "never_connected");
+    world.finish(sidecar).await;
+}
