@@ -45,8 +45,6 @@ pub struct Admin {
     pub ready: Ready,
     /// Reads the configuration again.
     pub reload: Arc<dyn Reload>,
-    /// How long an administrator waits for an authorization server at most.
-    pub patience: Duration,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// When the process began.
@@ -54,6 +52,9 @@ pub struct Admin {
     /// Names requests.
     pub ids: RequestIds,
 }
+
+/// How long an administrator waits for an authorization server at most.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Reads the configuration again beside the one in use and swaps, or keeps the old one and says why.
 #[async_trait]
@@ -108,7 +109,9 @@ impl Admin {
                 grants::import(self, key, &body::read(body).await?).await
             }
             (&Method::DELETE, ["v1", "grants", service, user]) => {
-                grants::revoke(self, self.key(service, user)?).await
+                // Also of a service that is not configured any more.
+                let name = ServiceName::parse(&decode(service)).ok_or_else(Problem::unknown_service)?;
+                grants::revoke(self, GrantKey { service: name, user: user_of(user)? }).await
             }
             (&Method::POST, ["v1", "grants", service, user, "refresh"]) => {
                 grants::refresh(self, self.key(service, user)?, query).await

@@ -98,6 +98,9 @@ impl Handler for Api {
             Some(answer) => answer,
             None => self.route(&caller, memory, &request, &mut body).await.unwrap_or_else(|problem| {
                 problem.log(&id, &caller);
+                if ["invalid_request", "too_large"].contains(&problem.error()) {
+                    self.metrics.requests_refused.with_label_values(&[problem.error()]).inc();
+                }
                 problem.into_answer(&id)
             }),
         };

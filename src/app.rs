@@ -153,7 +153,6 @@ impl App {
             cache,
             ready: ready.clone(),
             reload,
-            patience: settings.request_timeout,
             started: clock.now(),
             clock,
             ids: RequestIds::new(&*entropy),

@@ -106,15 +106,16 @@ impl Engine {
     #[must_use]
     pub fn new(parts: Parts, setup: Setup) -> Self {
         let in_use = ArcSwap::from_pointee(InUse::new(setup, None));
+        let revoking = Revoking::new(parts.tasks.clone());
         let unsaved = Unsaved::new(
             Arc::clone(&parts.store),
             Arc::clone(&parts.entropy),
             parts.ready.clone(),
             parts.tasks.clone(),
+            revoking.again(),
         );
         let flights = Flights::new(parts.tasks.clone());
         let (turns, holdoffs, endings) = (Turns::default(), Holdoffs::default(), Mutex::default());
-        let revoking = Revoking::new(parts.tasks.clone());
         let (doubts, in_doubt) = mpsc::channel(MOST_DOUBTS);
         let pursued = Mutex::default();
         let recount = Arc::<Notify>::default();
@@ -228,6 +229,8 @@ impl Engine {
         self.0.holdoffs.clear_all();
         drop(endings);
         self.0.recount.notify_one();
+        // What could not be revoked may be now.
+        self.0.revoking.wake();
     }
 
     /// Puts the answers that could not be written beside the store, for a process that may not wait any longer.

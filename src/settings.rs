@@ -178,7 +178,7 @@ impl Settings {
             max_connections: socket.number("max_connections", 1024, 1..=100_000),
             max_connections_per_uid: socket.number("max_connections_per_uid", 256, 1..=100_000),
             socket: read_socket(&socket, "/run/bursar/bursar.sock", 0o660),
-            admin: read_socket(&admin, "/run/bursar/admin.sock", 0o600),
+            admin: read_socket(&admin, "/run/bursar/admin.sock", socket::ADMIN_MODE),
             metrics: admin.address("metrics", SocketAddr::from(([127, 0, 0, 1], 9464))),
             database: read_database(&store),
             key_file: read_key_file(&store),
@@ -213,7 +213,7 @@ fn read_socket(section: &Section<'_>, path: &str, mode: u32) -> socket::Config {
         section.problem("path", format!("the kernel takes at most {longest} bytes for a socket's path"));
     }
     // Whoever opens the admin socket may do everything: its mode and group are not for configuring.
-    if mode == 0o600 {
+    if mode == socket::ADMIN_MODE {
         return socket::Config { path, mode, gid: None };
     }
     let mode = section.text("mode").map_or(mode, |text| {

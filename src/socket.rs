@@ -19,6 +19,9 @@ use crate::server::{Listener, Peer};
 /// The kernel's limit on a socket's path (`sun_path` less its end).
 pub const LONGEST_PATH: usize = 107;
 
+/// The admin socket's mode, which is not for configuring.
+pub const ADMIN_MODE: u32 = 0o600;
+
 /// What a socket is to be like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -69,6 +72,13 @@ pub fn open(config: &Config, inherited: &mut Vec<StdListener>) -> Result<Listeni
         |listener: &StdListener| path_of(listener).is_some_and(|path| same_place(&path, &config.path));
     let Some(index) = inherited.iter().position(is_it) else { return bind(config) };
     let listener = inherited.remove(index);
+    let mode = std::fs::metadata(&config.path).map_or(0, |metadata| metadata.mode() & 0o777);
+    if mode & !config.mode != 0 && config.mode == ADMIN_MODE {
+        return Err(format!(
+            "{}: inherited with mode {mode:04o}, but whoever opens it may do everything: SocketMode=0600",
+            config.path.display()
+        ));
+    }
     let listening = listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener));
     let failed = |error| format!("{}: can't be listened on: {error}", config.path.display());
     Ok(Listening { listener: listening.map_err(failed)?, bound: None })

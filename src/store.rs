@@ -124,9 +124,9 @@ pub trait Store: Send + Sync {
     /// The refresh tokens that were handed in and have not proven whose they are.
     async fn candidates(&self) -> Result<Vec<GrantId>, StoreError>;
 
-    /// Forgets that this user ever had a grant, and says how many there were. What waits to be revoked stays until
-    /// then.
-    async fn erase(&self, user: &UserName) -> Result<u64, StoreError>;
+    /// Forgets that there ever was this grant, which must have been revoked: `false` if it has not, or is not there. What
+    /// waits to be revoked stays until then.
+    async fn erase(&self, key: &GrantKey) -> Result<bool, StoreError>;
 
     /// Keeps an answer that can't be committed where the next start finds it first.
     async fn spill(&self, id: &GrantId, version: i64, answer: &Commit) -> Result<(), StoreError>;

@@ -6,7 +6,7 @@ use hyper::{Response, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::admin::Admin;
+use crate::admin::{Admin, PATIENCE};
 use crate::api::answer;
 use crate::api::error::Problem;
 use crate::api::grants::{LARGEST_PAGE, PAGE, cursor, describe, read_cursor};
@@ -75,8 +75,11 @@ pub(super) async fn refresh(
 
 /// 200, or 202 with what is left to do.
 pub(super) async fn revoke(admin: &Admin, key: GrantKey) -> Result<Response<Full<Bytes>>, Problem> {
-    let left = admin.engine.revoke(&key, admin.patience).await?;
-    let left = left.ok_or_else(|| Problem::not_found("no such grant"))?;
+    let left = admin.engine.revoke(&key, PATIENCE).await?;
+    let configured = admin.engine.service(&key.service).is_some();
+    let left = left.ok_or_else(|| {
+        if configured { Problem::not_found("no such grant") } else { Problem::unknown_service() }
+    })?;
     let body = json!({
         "service": key.service.as_str(), "user": key.user.as_str(), "state": "revoked", "left": left,
     });
@@ -93,7 +96,7 @@ const OUT_OF_REACH: [&str; 4] = [
 
 /// Every trace of a user, as far as it is here; 202 while a server has yet to be told.
 pub(super) async fn erase(admin: &Admin, user: &UserName) -> Result<Response<Full<Bytes>>, Problem> {
-    let (grants, left) = admin.engine.erase(user, admin.patience).await?;
+    let (grants, left) = admin.engine.erase(user, PATIENCE).await?;
     let body = json!({
         "user": user.as_str(), "grants": grants, "left": left, "out_of_reach": OUT_OF_REACH,
     });

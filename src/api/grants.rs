@@ -23,7 +23,7 @@ pub const PAGE: u32 = 100;
 /// At most.
 pub const LARGEST_PAGE: u32 = 1000;
 /// Rows that are looked at for one page, whoever they belong to.
-const MOST_ROWS: usize = 10_000;
+const MOST_ROWS: usize = 5_000;
 
 pub(super) async fn list(
     api: &Api,

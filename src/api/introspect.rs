@@ -14,7 +14,7 @@ use crate::api::query::Query;
 use crate::api::{Api, answer, body};
 use crate::caller::Caller;
 use crate::jwt::Claims;
-use crate::model::UserName;
+use crate::model::{Failure, UserName};
 use crate::policy::Allowed;
 use crate::secret::Secret;
 
@@ -43,6 +43,14 @@ pub(super) async fn introspect(
     if wanted.is_empty() {
         return Err(terms.policy.nothing_allowed(caller, service.as_ref()).into());
     }
+    let looking = look(api, &wanted, &token);
+    let found =
+        tokio::time::timeout(terms.request_timeout, looking).await.unwrap_or(Err(Failure::Timeout))?;
+    Ok(answer::json(StatusCode::OK, &found.map_or_else(|| json!({ "active": false }), active)))
+}
+
+/// The token's claims, if it is one of a service that this caller may ask for, and of somebody for whom it may.
+async fn look(api: &Api, wanted: &[&Allowed<'_>], token: &Secret) -> Result<Option<Claims>, Failure> {
     let mut unknown = None;
     for (index, allowed) in wanted.iter().enumerate() {
         // What a service's first rule has told about a token, its next one need not find out again.
@@ -50,23 +58,29 @@ pub(super) async fn introspect(
         if earlier {
             continue;
         }
-        match api.broker.introspect(allowed.service, &token).await {
+        match api.broker.introspect(allowed.service, token).await {
             Ok(Some(claims)) => {
-                let user = claims.text(&allowed.service.user_claim).and_then(UserName::parse);
                 let of_service = wanted.iter().filter(|other| other.service.name == allowed.service.name);
                 // Whose tokens a caller may not have, of those it learns nothing.
-                if of_service.into_iter().any(|rule| rule.is_about(user.as_ref())) {
-                    return Ok(answer::json(StatusCode::OK, &active(claims)));
+                if of_service.into_iter().any(|rule| may_have(rule, &claims)) {
+                    return Ok(Some(claims));
                 }
             }
             Ok(None) => {}
             Err(failure) => unknown = Some(failure),
         }
     }
-    match unknown {
-        Some(failure) => Err(failure.into()),
-        None => Ok(answer::json(StatusCode::OK, &json!({ "active": false }))),
+    unknown.map_or(Ok(None), Err)
+}
+
+/// Whether the rule is about whom the token speaks for.
+fn may_have(rule: &Allowed<'_>, claims: &Claims) -> bool {
+    if rule.service.has_users() {
+        return rule.is_about(claims.text(&rule.service.user_claim).and_then(UserName::parse).as_ref());
     }
+    // Another service may have the same audience, and users: theirs is not the client's.
+    let client = claims.text("cid").or_else(|| claims.text("client_id"));
+    client.is_some() && claims.text("sub") == client
 }
 
 /// The claims, and what RFC 7662 §2.2 calls some of Okta's.

@@ -84,6 +84,8 @@ fn servers(
     ports: &Ports,
     metrics: &Arc<Metrics>,
 ) -> Result<Servers, String> {
+    // The system's certificates are many: read once.
+    let plain = HttpClient::new(None, proxies.clone())?;
     let make = |(name, server): (String, Server)| {
         let config = Config {
             name: name.clone(),
@@ -92,7 +94,10 @@ fn servers(
             algorithms: server.algorithms,
             request_timeout: server.request_timeout,
         };
-        let http = HttpClient::new(server.ca_file.as_deref(), proxies.clone())?;
+        let http = match server.ca_file {
+            Some(file) => HttpClient::new(Some(&file), proxies.clone())?,
+            None => plain.clone(),
+        };
         let authentication =
             ClientAuthentication::new(server.client_id, server.authentication, server.authentication_file);
         let (clock, entropy) = (Arc::clone(&ports.clock), Arc::clone(&ports.entropy));

@@ -1,6 +1,6 @@
 //! The configuration is read again beside the one in use, and takes its place whole or not at all.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -12,7 +12,8 @@ use crate::app::open::setup;
 use crate::app::{Ports, policy};
 use crate::metrics::Metrics;
 use crate::refresh::Engine;
-use crate::settings::{Fixed, Settings};
+use crate::refresh::setup::Setup;
+use crate::settings::{Fixed, Problem, Settings};
 
 /// Reads it again, and knows whom to tell.
 pub(super) struct Reloader {
@@ -30,7 +31,7 @@ pub(super) struct Reloader {
 impl Reload for Reloader {
     async fn reload(&self) -> Result<(), Vec<String>> {
         let _turn = self.turn.lock().await;
-        let result = self.swap();
+        let result = self.swap().await;
         let word = if result.is_ok() { "ok" } else { "refused" };
         self.metrics.reloads.with_label_values(&[word]).inc();
         match &result {
@@ -46,20 +47,34 @@ impl Reload for Reloader {
 }
 
 impl Reloader {
-    fn swap(&self) -> Result<(), Vec<String>> {
-        let path = self.path.as_ref().ok_or_else(|| vec!["it came from no file".to_owned()])?;
-        let mut settings = Settings::load(path).map_err(|problems| {
-            problems.iter().map(|problem| format!("{}: {problem}", path.display())).collect::<Vec<_>>()
-        })?;
-        let changed = self.fixed.changed(&settings.fixed);
-        if !changed.is_empty() {
-            let say = |section: &&str| format!("[{section}] has changed, which takes a restart");
-            return Err(changed.iter().map(say).collect());
-        }
-        let setup = setup(&mut settings, &self.ports, &self.metrics).map_err(|error| vec![error])?;
-        let terms = Terms { policy: policy(&settings, &setup), request_timeout: settings.request_timeout };
+    async fn swap(&self) -> Result<(), Vec<String>> {
+        let path = self.path.clone().ok_or_else(|| vec!["it came from no file".to_owned()])?;
+        let (ports, metrics) = (self.ports.clone(), Arc::clone(&self.metrics));
+        let fixed = self.fixed.clone();
+        // Files, users and groups are looked up: requests go on meanwhile.
+        let read = tokio::task::spawn_blocking(move || read(&path, &fixed, &ports, &metrics)).await;
+        let (setup, terms) = read.map_err(|error| vec![error.to_string()])??;
         self.engine.replace(setup);
         self.api.terms.store(Arc::new(terms));
         Ok(())
     }
+}
+
+fn read(
+    path: &Path,
+    fixed: &Fixed,
+    ports: &Ports,
+    metrics: &Arc<Metrics>,
+) -> Result<(Setup, Terms), Vec<String>> {
+    let say = |problem: &Problem| format!("{}: {problem}", path.display());
+    let mut settings =
+        Settings::load(path).map_err(|problems| problems.iter().map(say).collect::<Vec<_>>())?;
+    let changed = fixed.changed(&settings.fixed);
+    if !changed.is_empty() {
+        let say = |section: &&str| format!("[{section}] has changed, which takes a restart");
+        return Err(changed.iter().map(say).collect());
+    }
+    let setup = setup(&mut settings, ports, metrics).map_err(|error| vec![error])?;
+    let terms = Terms { policy: policy(&settings, &setup), request_timeout: settings.request_timeout };
+    Ok((setup, terms))
 }

@@ -110,6 +110,23 @@ impl Client {
         self.http.send(url, request, deadline).await
     }
 
+    /// For requests that do no harm when they come twice: if the client is refused, its secret or key may have been changed.
+    async fn post_again_if_refused(
+        &self,
+        url: &Url,
+        form: &[(&str, &str)],
+        deadline: Duration,
+    ) -> Result<Answer, SendError> {
+        let answer = self.post(url, form, deadline).await?;
+        let refused = answer.status.is_client_error()
+            && answer::error_code(&answer.body).is_some_and(|error| error == "invalid_client");
+        if refused && self.authentication.reload() {
+            tracing::info!(authorization_server = self.config.name, "the client's secret or key has changed");
+            return self.post(url, form, deadline).await;
+        }
+        Ok(answer)
+    }
+
     /// One request to the token endpoint. `secret` is what must not be repeated in the log.
     async fn ask_for_tokens(
         &self,
@@ -155,7 +172,7 @@ impl Client {
         };
         let Some(endpoint) = &endpoints.revocation_endpoint else { return Revocation::NotOffered };
         let form = [("token", refresh_token.expose()), ("token_type_hint", "refresh_token")];
-        match self.post(endpoint, &form, self.config.request_timeout).await {
+        match self.post_again_if_refused(endpoint, &form, self.config.request_timeout).await {
             // Also for a token that is unknown there or over: RFC 7009 §2.2.
             Ok(answer) if answer.status == StatusCode::OK => Revocation::Done,
             Ok(answer) => {
@@ -234,7 +251,7 @@ impl AuthorizationServer for Client {
         };
         let Some(endpoint) = &endpoints.introspection_endpoint else { return Introspection::NotOffered };
         let form = [("token", refresh_token.expose()), ("token_type_hint", "refresh_token")];
-        let answer = match self.post(endpoint, &form, self.config.request_timeout).await {
+        let answer = match self.post_again_if_refused(endpoint, &form, self.config.request_timeout).await {
             Ok(answer) => answer,
             Err(error) => return Introspection::Failed(error.to_string()),
         };

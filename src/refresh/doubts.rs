@@ -37,9 +37,13 @@ impl Inner {
     /// Until it is known what became of the row's exchange, or the process stops. Nobody waits for it; whoever wants a
     /// token of this grant meanwhile takes turns with it.
     async fn resolve(&self, id: &GrantId) {
-        let Ok(service) = self.service(&id.key.service) else { return };
         for tries in 0.. {
             {
+                let Ok(service) = self.service(&id.key.service) else {
+                    // Not configured any more: whoever asks once it is again goes after it.
+                    self.pursued.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+                    return;
+                };
                 let _turn = self.turns.take(id).await;
                 match self.parts.store.grant(id).await {
                     Ok(Some(grant))

@@ -79,11 +79,7 @@ impl Inner {
                 continue;
             }
             tries += 1;
-            let exchange = if service.has_users() {
-                door.server.refresh(&attempt.refresh_token, &scope, door.recovery.deadline).await
-            } else {
-                door.server.client_credentials(&scope, door.recovery.deadline).await
-            };
+            let exchange = present(&door, service, &attempt, &scope).await;
             match exchange {
                 Exchange::Answered(tokens) => {
                     door.gate.opened();
@@ -101,7 +97,7 @@ impl Inner {
                     let hint = "the authorization server takes a request for client credentials for one with a grant: is \
                                 Client Credentials switched on under Grant type in the app integration's General tab in Okta?";
                     let why = Misconfiguration { error: "invalid_grant".to_owned(), hint };
-                    return Err(self.refused(&door, &why));
+                    return Err(self.refused(&door, service, &why));
                 }
                 Exchange::Refused(Refusal::InvalidGrant) => {
                     return Err(self.ended(id, service, &attempt).await?);
@@ -124,7 +120,7 @@ impl Inner {
                         secret_reloaded = true;
                         continue;
                     }
-                    return Err(self.refused(&door, &why));
+                    return Err(self.refused(&door, service, &why));
                 }
                 Exchange::InDoubt(why) => {
                     tracing::warn!(grant = %id.key, %why, tries, "in doubt whether the refresh token was used up");
@@ -168,6 +164,10 @@ impl Inner {
             return Err(Failure::Refused { error: "wrong_authorization_server".to_owned(), hint });
         }
         let Some(since) = grant.in_doubt_since else { return Ok(false) };
+        if !service.has_users() {
+            // Whatever became of it, nothing of the client's was used up.
+            return Ok(false);
+        }
         self.pursue(id);
         let plan = plan(grant.rotation, Some(&since), &self.parts.clock.now(), &door.recovery);
         Ok(grant.rotation != Rotation::Persistent && plan != Plan::AskFirst)
@@ -353,9 +353,11 @@ impl Inner {
         Ok(Failure::LoginRequired { reason, since: Some(since) })
     }
 
-    fn refused(&self, door: &Door, why: &Misconfiguration) -> Failure {
+    fn refused(&self, door: &Door, service: &Service, why: &Misconfiguration) -> Failure {
         let failure = Failure::Refused { error: why.error.clone(), hint: why.hint };
-        if why.concerns_client() {
+        // A client that may not ask for itself may well ask for its users.
+        let everybody = why.concerns_client() && (service.has_users() || why.error == "invalid_client");
+        if everybody {
             door.gate.refused(&self.parts.clock.now(), failure.clone());
         } else {
             // It answered: what is wrong concerns this token alone.
@@ -371,5 +373,21 @@ impl Inner {
 
     async fn settle(&self, id: &GrantId, attempt: &Attempt, outcome: Settled) -> Result<bool, Failure> {
         self.parts.store.settle(id, attempt.version, &outcome).await.map_err(|error| store_failure(&error))
+    }
+}
+
+/// One request for tokens, for whomever they are to speak.
+async fn present(door: &Door, service: &Service, attempt: &Attempt, scope: &Scope) -> Exchange {
+    let deadline = door.recovery.deadline;
+    if service.has_users() {
+        return door.server.refresh(&attempt.refresh_token, scope, deadline).await;
+    }
+    match door.server.client_credentials(scope, deadline).await {
+        Exchange::Answered(mut tokens) => {
+            // RFC 6749 §4.4.3: there should be none, and there is nobody whose it could be.
+            tokens.refresh_token = None;
+            Exchange::Answered(tokens)
+        }
+        other @ (Exchange::NotSent(_) | Exchange::Refused(_) | Exchange::InDoubt(_)) => other,
     }
 }

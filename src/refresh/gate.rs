@@ -92,6 +92,11 @@ impl Gate {
         Pass { gate: self, probe: None }
     }
 
+    /// Whether it is shut because of a rate limit.
+    pub(super) fn is_limited(&self) -> bool {
+        self.lock().limited
+    }
+
     /// For how long it is shut, and what callers are told meanwhile.
     pub(super) fn shut_for(&self, now: &Moment) -> Option<(Duration, Failure)> {
         let state = self.lock();

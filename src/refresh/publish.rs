@@ -31,6 +31,10 @@ impl Inner {
         let (id, endings) = (GrantId::current(key.grant.clone()), *self.endings());
         let stored =
             self.parts.store.access_token(&id, key.role.as_ref()).await.map_err(|e| store_failure(&e))?;
+        let stored = match stored {
+            Some(stored) => self.unless_outdated(key, service, stored).await,
+            None => None,
+        };
         match stored {
             Some(stored)
                 if Some(stored.version) != seen
@@ -40,6 +44,28 @@ impl Inner {
             }
             _ => Ok(None),
         }
+    }
+
+    /// A stored token that was verified against another configuration may still be good; if not, nobody is to blame: it is
+    /// forgotten, and an exchange will tell.
+    async fn unless_outdated(
+        &self,
+        key: &TokenKey,
+        service: &Service,
+        stored: StoredToken,
+    ) -> Option<StoredToken> {
+        if stored.verified.is_none_or(|against| against == self.expectation(service, key)) {
+            return Some(stored);
+        }
+        let user = service.has_users().then_some(&key.grant.user);
+        let invalid = service.opaque
+            || matches!(self.verify(service, key, user, &stored).await, Err(Unverified::Invalid(_)));
+        if invalid {
+            tracing::info!(grant = %key.grant, "the token in the store is not what is configured now; forgotten");
+            self.forget(&GrantId::current(key.grant.clone()), key, stored.version).await;
+            return None;
+        }
+        Some(stored)
     }
 
     /// Only what is durable comes here, and only what verifies goes on into the cache. `seen` is the number of endings
@@ -85,6 +111,11 @@ impl Inner {
         let token = Arc::new(token);
         {
             let endings = self.endings();
+            let configured = self.in_use.load().services.get(&service.name).cloned();
+            if configured.is_none_or(|configured| *configured != *service) {
+                // The configuration has changed while this was under way; the next request sees the new one.
+                return Err(Failure::ServerUnavailable { retry_after: SHORTLY });
+            }
             if *endings == seen {
                 self.parts.cache.put(key.clone(), Arc::clone(&token));
                 return Ok(token);

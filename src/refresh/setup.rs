@@ -45,7 +45,9 @@ impl InUse {
             let registration = server.registration();
             let same = old.and_then(|old| old.doors.get(&name));
             let same = same.filter(|door| door.server.registration() == registration);
-            let gate = same.map_or_else(Arc::default, |door| Arc::clone(&door.gate));
+            // A pause that the server asked for holds; what was shut by a mistake may have been mended.
+            let paused = same.filter(|door| door.gate.is_limited());
+            let gate = paused.map_or_else(Arc::default, |door| Arc::clone(&door.gate));
             let pace = same.map_or_else(Arc::default, |door| Arc::clone(&door.pace));
             (name, Arc::new(Door { server, recovery, gate, pace }))
         };

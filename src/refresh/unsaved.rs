@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use crate::entropy::Entropy;
 use crate::model::GrantId;
 use crate::ready::Ready;
@@ -36,11 +38,19 @@ pub(super) struct Unsaved {
     entropy: Arc<dyn Entropy>,
     ready: Ready,
     tasks: Tasks,
+    /// Woken when what was written is to be revoked.
+    revoke: Arc<Notify>,
 }
 
 impl Unsaved {
-    pub(super) fn new(store: Arc<dyn Store>, entropy: Arc<dyn Entropy>, ready: Ready, tasks: Tasks) -> Self {
-        Self { held: Arc::default(), store, entropy, ready, tasks }
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        entropy: Arc<dyn Entropy>,
+        ready: Ready,
+        tasks: Tasks,
+        revoke: Arc<Notify>,
+    ) -> Self {
+        Self { held: Arc::default(), store, entropy, ready, tasks, revoke }
     }
 
     /// Whether this grant waits for its answer to be written.
@@ -100,6 +110,7 @@ impl Unsaved {
                 Ok(Committed::Superseded | Committed::Revoked) => {
                     // Either an earlier try was written although it reported an error, or the grant was replaced by an
                     // import or revoked meanwhile; in all cases nothing is left to save.
+                    self.revoke.notify_one();
                     tracing::info!(grant = %id.key, tries, "the grant moved on while its answer could not be written");
                     return Saved::InStore;
                 }

@@ -150,8 +150,8 @@ impl<S: Store> Store for MeteredStore<S> {
     async fn candidates(&self) -> Result<Vec<GrantId>, StoreError> {
         self.measured("candidates", self.inner.candidates()).await
     }
-    async fn erase(&self, user: &UserName) -> Result<u64, StoreError> {
-        self.measured("erase", self.inner.erase(user)).await
+    async fn erase(&self, key: &GrantKey) -> Result<bool, StoreError> {
+        self.measured("erase", self.inner.erase(key)).await
     }
     async fn spill(&self, id: &GrantId, version: i64, answer: &Commit) -> Result<(), StoreError> {
         self.measured("spill", self.inner.spill(id, version, answer)).await

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
+use sqlx::{QueryBuilder, Sqlite};
 
 use crate::clock::{Moment, Timestamp};
 use crate::model::{Grant, GrantId, GrantKey, RoleName, Scope, ServiceName, UserName};
@@ -149,21 +150,29 @@ impl Store for SqliteStore {
         after: Option<&GrantKey>,
         limit: u32,
     ) -> Result<Vec<Grant>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT * FROM grants
-             WHERE candidate = '' AND user <> '' AND (?1 IS NULL OR service = ?1) AND (?2 IS NULL OR user = ?2)
-               AND (?3 IS NULL OR coalesce(ended_reason, 'active') = ?3)
-               AND (?4 IS NULL OR (service, user) > (?4, ?5))
-             ORDER BY service, user LIMIT ?6",
-        )
-        .bind(which.service.as_ref().map(ServiceName::as_str))
-        .bind(which.user.as_ref().map(UserName::as_str))
-        .bind(which.state.as_deref())
-        .bind(after.map(|key| key.service.as_str()))
-        .bind(after.map(|key| key.user.as_str()))
-        .bind(limit)
-        .fetch_all(&self.pool)
-        .await?;
+        // Only the conditions that there are, so that each finds its index.
+        let mut query = QueryBuilder::<Sqlite>::new(
+            "SELECT service, user, ended_reason, ended_at, rotation, registration, version, created_at, refreshed_at,
+                attempt_wall, attempt_boot, attempt_boot_id
+             FROM grants WHERE candidate = '' AND user <> ''",
+        );
+        if let Some(service) = &which.service {
+            query.push(" AND service = ").push_bind(service.as_str());
+        }
+        if let Some(user) = &which.user {
+            query.push(" AND user = ").push_bind(user.as_str());
+        }
+        match which.state.as_deref() {
+            None => {}
+            Some("active") => drop(query.push(" AND ended_at IS NULL")),
+            Some(reason) => drop(query.push(" AND ended_reason = ").push_bind(reason)),
+        }
+        if let Some(after) = after {
+            query.push(" AND (service, user) > (").push_bind(after.service.as_str()).push(", ");
+            query.push_bind(after.user.as_str()).push(")");
+        }
+        query.push(" ORDER BY service, user LIMIT ").push_bind(limit);
+        let rows = query.build().fetch_all(&self.pool).await?;
         rows.iter().map(|row| Reader::new("grants", row).grant()).collect()
     }
 
@@ -324,8 +333,8 @@ impl Store for SqliteStore {
         self.candidate_rows().await
     }
 
-    async fn erase(&self, user: &UserName) -> Result<u64, StoreError> {
-        self.erase_user(user).await
+    async fn erase(&self, key: &GrantKey) -> Result<bool, StoreError> {
+        self.forget_tombstone(key).await
     }
 
     async fn spill(&self, id: &GrantId, version: i64, answer: &Commit) -> Result<(), StoreError> {

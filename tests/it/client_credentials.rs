@@ -124,5 +124,13 @@ async fn what_the_server_refuses_an_administrator_must_mend() {
     assert_eq!(reply.error(), (502, "authorization_server_refused".to_owned()));
     assert_eq!(reply.json()["authorization_server_error"], "unauthorized_client");
     assert!(reply.json()["hint"].as_str().unwrap().contains("Client Credentials"));
+    let users = world.consent("databricks", ALICE);
+    assert_eq!(sidecar.import("databricks", ALICE, &users).await.status, 201);
+    assert_eq!(sidecar.refresh("databricks", ALICE, None).await.status, 200);
+    let status = request(&sidecar.admin_socket(), "GET", "/v1/status", &[], "").await.json();
+    assert_eq!(
+        status["authorization_servers"][0]["state"], "open",
+        "users of that server are not held up: {status}"
+    );
     world.finish(sidecar).await;
 }

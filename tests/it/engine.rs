@@ -136,8 +136,8 @@ impl Store for Full {
     async fn candidates(&self) -> Result<Vec<GrantId>, StoreError> {
         self.inner.candidates().await
     }
-    async fn erase(&self, user: &UserName) -> Result<u64, StoreError> {
-        self.inner.erase(user).await
+    async fn erase(&self, key: &GrantKey) -> Result<bool, StoreError> {
+        self.inner.erase(key).await
     }
     async fn spill(&self, id: &GrantId, version: i64, answer: &Commit) -> Result<(), StoreError> {
         self.inner.spill(id, version, answer).await

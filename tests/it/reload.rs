@@ -129,3 +129,54 @@ async fn requests_go_on_while_it_is_reloaded_again_and_again() {
     assert_eq!(status["grants"], json!({ "databricks": { "active": 1 }, "snowflake": { "active": 1 } }));
     world.finish(sidecar).await;
 }
+
+#[tokio::test]
+async fn other_scopes_are_had_at_the_first_request_after_a_reload() {
+    let world = World::start().await;
+    let sidecar = world.connected().await;
+    let before = sidecar.token("snowflake", ALICE, None).await.json();
+    assert_eq!(before["scope"], "session:role:PUBLIC");
+    world.configure("scopes   = [\"session:role:PUBLIC\"]", "scopes   = [\"session:role:ANALYST\"]");
+    assert_eq!(reload(&sidecar).await.status, 200);
+    let after = sidecar.token("snowflake", ALICE, None).await;
+    assert_eq!(after.json()["scope"], "session:role:ANALYST", "{}", after.body);
+    world.assert_nothing_was_lost().await;
+    world.finish(sidecar).await;
+}
+
+#[tokio::test]
+async fn an_opaque_token_of_the_old_configuration_is_not_handed_out() {
+    let world = World::start().await;
+    world.configure("kind     = \"snowflake\"", "kind     = \"snowflake\"\naccess_token = \"opaque\"");
+    let sidecar = world.connected().await;
+    let before = sidecar.token("snowflake", ALICE, None).await.token();
+    world.configure("scopes   = [\"session:role:PUBLIC\"]", "scopes   = [\"session:role:ANALYST\"]");
+    assert_eq!(reload(&sidecar).await.status, 200);
+    let after = sidecar.token("snowflake", ALICE, None).await;
+    assert_ne!(after.token(), before);
+    assert_eq!(after.json()["scope"], "session:role:ANALYST");
+    world.finish(sidecar).await;
+}
+
+#[tokio::test]
+async fn a_secret_that_is_put_right_works_from_the_reload_on() {
+    let world = World::start().await;
+    let secret = world.path().join("client-secret");
+    let right = std::fs::read(&secret).unwrap();
+    let sidecar = world.connected().await;
+    let (status, _) = sidecar.stop().await;
+    assert!(status.success());
+    std::fs::write(&secret, "wrong").unwrap();
+    let sidecar = world.sidecar().await;
+    assert_eq!(
+        sidecar.refresh("snowflake", ALICE, None).await.error(),
+        (502, "authorization_server_refused".to_owned())
+    );
+    let other = world.path().join("right-secret");
+    std::fs::write(&other, right).unwrap();
+    world.configure(secret.to_str().unwrap(), other.to_str().unwrap());
+    assert_eq!(reload(&sidecar).await.status, 200);
+    sidecar.token("snowflake", ALICE, Some("ANALYST")).await.token();
+    world.assert_nothing_was_lost().await;
+    world.finish(sidecar).await;
+}

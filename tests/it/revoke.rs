@@ -210,3 +210,78 @@ async fn the_command_says_what_is_left_to_do() {
     assert_eq!((&grant["user"], &grant["state"]), (&json!(ALICE), &json!("revoked")));
     world.finish(sidecar).await;
 }
+
+#[tokio::test]
+async fn grants_of_a_service_that_is_gone_are_revoked_at_their_server_too() {
+    let world = World::start().await;
+    let sidecar = world.connected().await;
+    let section = "[services.databricks]\nauthorization_server = \"databricks\"\naudience = \"databricks\"";
+    world.configure(
+        section,
+        "[services.another]\nauthorization_server = \"databricks\"\naudience = \"databricks\"",
+    );
+    assert_eq!(request(&sidecar.admin_socket(), "POST", "/v1/reload", &[], "").await.status, 200);
+    let erased = delete(&sidecar, &format!("/v1/users/{ALICE}")).await;
+    assert_eq!((erased.status, &erased.json()["grants"]), (200, &json!(2)), "{}", erased.body);
+    assert_eq!(ended_at_the_server(&world, ALICE).await, 2);
+    assert_eq!(
+        delete(&sidecar, &format!("/v1/grants/databricks/{ALICE}")).await.error(),
+        (404, "unknown_service".to_owned())
+    );
+    world.finish(sidecar).await;
+}
+
+#[tokio::test]
+async fn erasing_in_the_middle_of_an_exchange_leaves_no_token_alive() {
+    let world = World::start().await;
+    let sidecar = world.connected().await;
+    world.fault(json!({ "do": "delay", "seconds": 1.0 })).await;
+    let late = sidecar.token("snowflake", ALICE, Some("ANALYST"));
+    let erasing = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        delete(&sidecar, &format!("/v1/users/{ALICE}")).await
+    };
+    let (late, erased) = tokio::join!(late, erasing);
+    assert_revoked(&late);
+    assert_eq!((erased.status, &erased.json()["left"]), (200, &json!([])), "{}", erased.body);
+    assert_eq!(ended_at_the_server(&world, ALICE).await, 2, "both logins, whatever came late");
+    assert_eq!(sidecar.token("snowflake", ALICE, None).await.json()["reason"], "never_connected");
+    world.finish(sidecar).await;
+}
+
+#[tokio::test]
+async fn a_token_that_waits_to_be_revoked_can_not_be_imported() {
+    let world =
+        World::with(bursar::dev::authorization_server::Rotation::Persistent, 30, Duration::from_hours(1))
+            .await;
+    let sidecar = world.sidecar().await;
+    let token = world.consent("snowflake", ALICE);
+    assert_eq!(sidecar.import("snowflake", ALICE, &token).await.status, 201);
+    world.fault(json!({ "do": "status", "status": 503, "next": 1000, "endpoint": "revoke" })).await;
+    assert_eq!(revoke(&sidecar, ALICE).await.status, 202);
+    assert_revoked(&sidecar.import("snowflake", ALICE, &token).await);
+    assert_eq!(
+        sidecar.import("snowflake", ALICE, &world.consent("snowflake", ALICE)).await.status,
+        201,
+        "another one can"
+    );
+    sidecar.token("snowflake", ALICE, None).await.token();
+    world.finish(sidecar).await;
+}
+
+#[tokio::test]
+async fn a_revocation_that_is_refused_reads_the_clients_secret_again() {
+    let world = World::start().await;
+    let secret = world.path().join("client-secret");
+    let right = std::fs::read(&secret).unwrap();
+    let sidecar = world.connected().await;
+    let (status, _) = sidecar.stop().await;
+    assert!(status.success());
+    std::fs::write(&secret, "wrong").unwrap();
+    let sidecar = world.sidecar().await;
+    std::fs::write(&secret, right).unwrap();
+    let reply = revoke(&sidecar, ALICE).await;
+    assert_eq!((reply.status, &reply.json()["left"]), (200, &json!([])), "{}", reply.body);
+    assert_eq!(ended_at_the_server(&world, ALICE).await, 1);
+    world.finish(sidecar).await;
+}

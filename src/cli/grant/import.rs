@@ -65,13 +65,16 @@ struct Outcome {
     service: String,
     user: String,
     why: Option<Value>,
+    /// Whether a later try may do better.
+    for_now: bool,
 }
 
 async fn many(socket: &Path, file: &Path) -> Result<(), Refused> {
     let failed = |error: std::io::Error| usage(&format!("{}: {error}", file.display()));
     let lines: Vec<Zeroizing<String>> = read_lines(file).map_err(failed)?;
     let bar = progress(lines.len());
-    let (mut running, mut imported, mut refused) = (JoinSet::new(), 0_usize, 0_usize);
+    let (mut running, mut imported) = (JoinSet::new(), 0_usize);
+    let (mut refused, mut for_now) = (0_usize, 0_usize);
     let mut lines = (1..).zip(lines).filter(|(_, text)| !text.trim().is_empty());
     loop {
         while running.len() < AT_ONCE
@@ -80,11 +83,16 @@ async fn many(socket: &Path, file: &Path) -> Result<(), Refused> {
             running.spawn(import_line(socket.to_owned(), line, text));
         }
         let Some(outcome) = running.join_next().await else { break };
-        let Ok(outcome) = outcome else { continue };
+        let Ok(outcome) = outcome else {
+            // A panic, which has said itself why.
+            refused += 1;
+            continue;
+        };
         match outcome.why {
             None => imported += 1,
             Some(why) => {
                 refused += 1;
+                for_now += usize::from(outcome.for_now);
                 let failure = json!({
                     "line": outcome.line, "service": outcome.service, "user": outcome.user,
                     "error": why.get("error"), "detail": why.get("detail"), "true_user": why.get("user"),
@@ -96,7 +104,11 @@ async fn many(socket: &Path, file: &Path) -> Result<(), Refused> {
     }
     bar.finish_and_clear();
     terminal::err(&format!("{imported} imported, {refused} refused"));
-    if refused == 0 { Ok(()) } else { Err(Refused { exit: Exit::Failed, problem: Value::Null }) }
+    match refused {
+        0 => Ok(()),
+        _ if refused == for_now => Err(Refused { exit: Exit::Unavailable, problem: Value::Null }),
+        _ => Err(Refused { exit: Exit::Failed, problem: Value::Null }),
+    }
 }
 
 async fn import_line(socket: PathBuf, line: usize, text: Zeroizing<String>) -> Outcome {
@@ -105,7 +117,7 @@ async fn import_line(socket: PathBuf, line: usize, text: Zeroizing<String>) -> O
         // The library's message would quote the line, and a secret with it.
         let detail = "not {\"service\", \"user\", \"refresh_token\"} as a JSON object of texts";
         let why = Some(json!({ "error": "invalid_line", "detail": detail }));
-        return Outcome { line, service: String::new(), user: String::new(), why };
+        return Outcome { line, service: String::new(), user: String::new(), why, for_now: false };
     };
     let refresh_token = Zeroizing::new(refresh_token);
     let target = path(&service, &user);
@@ -113,18 +125,20 @@ async fn import_line(socket: PathBuf, line: usize, text: Zeroizing<String>) -> O
     for tries in 1..=TRIES {
         let body = body(&refresh_token);
         match client::send(&socket, Method::PUT, &target, Some(body)).await {
-            Ok((status, _)) if status.is_success() => return Outcome { line, service, user, why: None },
+            Ok((status, _)) if status.is_success() => {
+                return Outcome { line, service, user, why: None, for_now: false };
+            }
             Ok((status, problem)) => {
                 why = Some(problem);
                 if !matches!(status.as_u16(), 429 | 503 | 504) {
-                    break;
+                    return Outcome { line, service, user, why, for_now: false };
                 }
             }
             Err(error) => why = Some(json!({ "error": "unavailable", "detail": error })),
         }
         tokio::time::sleep(Duration::from_secs(1) * tries).await;
     }
-    Outcome { line, service, user, why }
+    Outcome { line, service, user, why, for_now: true }
 }
 
 fn body(refresh_token: &str) -> Value {

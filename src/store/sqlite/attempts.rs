@@ -180,7 +180,7 @@ async fn end(
     let query = sqlx::query(
         "UPDATE grants SET lease_owner = NULL, lease_until = NULL, attempt_wall = NULL, attempt_boot = NULL,
             attempt_boot_id = NULL, ended_reason = ?, ended_at = ?
-         WHERE service = ? AND user = ? AND candidate = ? AND version = ?",
+         WHERE ended_at IS NULL AND service = ? AND user = ? AND candidate = ? AND version = ?",
     )
     .bind(reason.as_str())
     .bind(since.millis());

@@ -3,7 +3,7 @@
 use sqlx::{Sqlite, Transaction};
 
 use crate::clock::Timestamp;
-use crate::model::{EndReason, GrantId, GrantKey, GrantState, UserName};
+use crate::model::{EndReason, GrantId, GrantKey, GrantState};
 use crate::secret::{Digest, Secret};
 use crate::store::row::Reader;
 use crate::store::seal::Purpose;
@@ -140,16 +140,19 @@ impl SqliteStore {
         rows.iter().map(|row| Reader::new("grants", row).id()).collect()
     }
 
-    pub(super) async fn erase_user(&self, user: &UserName) -> Result<u64, StoreError> {
-        // With the rows go their access tokens; `secure_delete` overwrites both.
-        let erased = sqlx::query("DELETE FROM grants WHERE user = ? AND candidate = ''")
-            .bind(user.as_str())
-            .execute(&self.pool)
-            .await?
-            .rows_affected();
+    pub(super) async fn forget_tombstone(&self, key: &GrantKey) -> Result<bool, StoreError> {
+        // `secure_delete` overwrites what stood there.
+        let erased = sqlx::query(
+            "DELETE FROM grants WHERE service = ? AND user = ? AND candidate = '' AND refresh_token = x''",
+        )
+        .bind(key.service.as_str())
+        .bind(key.user.as_str())
+        .execute(&self.pool)
+        .await?
+        .rows_affected();
         // What the log still says of them goes as well.
         sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&self.pool).await?;
-        Ok(erased)
+        Ok(erased > 0)
     }
 
     pub(super) async fn put_client_grant(

@@ -10,3 +10,6 @@ CREATE TABLE revocations (
     revoked_at      INTEGER NOT NULL,
     PRIMARY KEY (service, user, token)
 ) STRICT;
+
+-- For everything of one user, whatever the service.
+CREATE INDEX grants_user ON grants (user);
