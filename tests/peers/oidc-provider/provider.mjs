@@ -1,9 +1,11 @@
 // npm's oidc-provider, set up to look like an Okta custom authorization server: issuer with a path, endpoints under
 // /v1/, access tokens for one audience with `scp` and `cid`, refresh tokens that rotate. Unlike Okta it has no leeway.
+// Clients of all kinds are registered, each with its own way to prove who it is.
 
 import { createHash, generateKeyPairSync, randomBytes, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
+import { SignJWT } from 'jose';
 
 // All that oidc-provider misses on Node 20.
 URL.parse ??= (url, base) => {
@@ -18,6 +20,8 @@ const { default: Provider, errors } = await import('oidc-provider');
 const PATH = '/oauth2/auspeer';
 const REDIRECT = 'https://client.invalid/callback';
 export const ROLES = ['session:role:PUBLIC', 'session:role:ANALYST'];
+/** What a client may be granted for itself. */
+const REPORTS = ['reports', 'audits'];
 
 /** The services that tokens are for, by audience. */
 export const AUDIENCES = {
@@ -25,12 +29,28 @@ export const AUDIENCES = {
   plain: 'https://plain.example.com',
   opaque: 'https://opaque.example.com',
   brief: 'https://brief.example.com',
+  ps256: 'https://ps256.example.com',
+  es256: 'https://es256.example.com',
+  eddsa: 'https://eddsa.example.com',
+  reports: 'https://reports.example.com',
+  /** Of no service. */
+  elsewhere: 'https://elsewhere.example.com',
 };
 /** Seconds that a token for `AUDIENCES.brief` lives. */
 export const BRIEF = 6;
 
-/** Clients by name; the secrets have characters that client_secret_basic must encode. */
-export const CLIENTS = { rotating: 'r+/=&%:;tating', persistent: 'persistent-secret' };
+/** Clients by name; some secrets have characters that must be encoded, in a header or in a form. */
+export const CLIENTS = {
+  rotating: { method: 'client_secret_basic', secret: 'r+/=&%:;tating' },
+  persistent: { method: 'client_secret_basic', secret: 'persistent-secret' },
+  post: { method: 'client_secret_post', secret: 'p+/=&%:;st-secret' },
+  public: { method: 'none' },
+  rsa: { method: 'private_key_jwt', alg: 'RS256', kid: 'key-of-rsa' },
+  ec: { method: 'private_key_jwt', alg: 'ES256' },
+  machine: { method: 'client_secret_basic', secret: 'machine-secret', grants: ['client_credentials'] },
+  mistaken: { method: 'client_secret_basic', secret: 'mistaken-secret', grants: ['client_credentials'] },
+};
+export const ASSERTION_TYPE = 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer';
 
 /** Keeps `rows`, so that grants live on while the Provider object is replaced. */
 function memory(rows) {
@@ -67,9 +87,16 @@ function memory(rows) {
   };
 }
 
-function signingKey() {
-  const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
-  return { ...privateKey.export({ format: 'jwk' }), kid: randomUUID(), alg: 'RS256', use: 'sig' };
+/** A key pair for an algorithm. */
+export function generateKey(alg) {
+  if (alg === 'ES256') return generateKeyPairSync('ec', { namedCurve: 'P-256' });
+  if (alg === 'EdDSA') return generateKeyPairSync('ed25519');
+  return generateKeyPairSync('rsa', { modulusLength: 2048 });
+}
+
+function signingKey(alg = 'RS256') {
+  const { privateKey } = generateKey(alg);
+  return { ...privateKey.export({ format: 'jwk' }), kid: randomUUID(), alg, use: 'sig' };
 }
 
 export async function startProvider() {
@@ -79,26 +106,38 @@ export async function startProvider() {
   // As at Okta: the ACTIVE key signs, the NEXT one is published ahead.
   const keys = [signingKey(), signingKey()];
   let active = keys[0].kid;
+  const otherKeys = ['PS256', 'ES256', 'EdDSA'].map(signingKey);
   let inside;
+
+  /** What clients prove who they are with now: `secret`, or `key` and its public half. */
+  const credentials = {};
+  for (const [client, { secret, alg }] of Object.entries(CLIENTS)) {
+    const { privateKey: key, publicKey } = alg ? generateKey(alg) : {};
+    credentials[client] = { secret, key, publicKey };
+  }
+  /** What tokens are signed with, by audience; where nothing is said, RS256. */
+  const algorithms = { [AUDIENCES.ps256]: 'PS256', [AUDIENCES.es256]: 'ES256', [AUDIENCES.eddsa]: 'EdDSA' };
 
   /** What was asked of the token endpoint for refreshes, in order. */
   const refreshes = [];
-  /** Grants that the provider revoked, each by the refresh token that made it do so. */
-  const revoked = [];
+  /** Refresh tokens that were presented after they had been used up, which ended their grants. */
+  const reused = [];
   /** By user: a function that spoils a token before it is signed. */
   const forgeries = {};
   /** By path below the issuer: a function that answers instead, or calls `pass()`. */
   const faults = {};
-  /** Requests by path below the issuer. */
+  /** Requests by path below the issuer, or by the whole path. */
   const requests = {};
+  /** Who called the endpoints for clients, with what proof, and why it was refused if it was. */
+  const calls = [];
 
   const server = createServer((req, res) => {
-    if (!req.url.startsWith(`${PATH}/`)) return res.writeHead(404).end();
     req.originalUrl = req.url;
-    req.url = req.url.slice(PATH.length);
+    const below = req.url.startsWith(`${PATH}/`);
+    if (below) req.url = req.url.slice(PATH.length);
     const path = req.url.split('?')[0];
     requests[path] = (requests[path] ?? 0) + 1;
-    const pass = () => inside(req, res);
+    const pass = () => (below ? inside(req, res) : res.writeHead(404).end());
     return faults[path] ? faults[path](req, res, pass) : pass();
   });
   server.listen(0, '127.0.0.1');
@@ -108,20 +147,29 @@ export async function startProvider() {
   function replace() {
     const provider = new Provider(issuer, {
       adapter,
-      jwks: { keys },
+      jwks: { keys: [...keys, ...otherKeys] },
       cookies: { keys: [cookieKey] },
-      clients: Object.entries(CLIENTS).map(([client_id, client_secret]) => ({
-        client_id,
-        client_secret,
-        redirect_uris: [REDIRECT],
-        grant_types: ['authorization_code', 'refresh_token'],
-        token_endpoint_auth_method: 'client_secret_basic',
-      })),
+      clients: Object.entries(CLIENTS).map(([client_id, { method, alg, kid, grants }]) => {
+        const { secret, publicKey } = credentials[client_id];
+        return {
+          client_id,
+          token_endpoint_auth_method: method,
+          ...(secret && { client_secret: secret }),
+          ...(alg && {
+            token_endpoint_auth_signing_alg: alg,
+            jwks: { keys: [{ ...publicKey.export({ format: 'jwk' }), kid, alg, use: 'sig' }] },
+          }),
+          grant_types: grants ?? ['authorization_code', 'refresh_token'],
+          redirect_uris: grants ? [] : [REDIRECT],
+          response_types: grants ? [] : ['code'],
+        };
+      }),
       findAccount: (ctx, sub) => ({ accountId: sub, claims: () => ({ sub }) }),
-      scopes: ['openid', 'offline_access', ...ROLES],
-      rotateRefreshToken: (ctx) => ctx.oidc.client.clientId === 'rotating',
+      scopes: ['openid', 'offline_access', ...ROLES, ...REPORTS],
+      rotateRefreshToken: (ctx) => ctx.oidc.client.clientId !== 'persistent',
       ttl: {
         AccessToken: (ctx, token) => token.resourceServer.accessTokenTTL,
+        ClientCredentials: (ctx, token) => token.resourceServer.accessTokenTTL,
         Grant: 3600,
         IdToken: 600,
         Interaction: 600,
@@ -136,19 +184,24 @@ export async function startProvider() {
         revocation: '/v1/revoke',
       },
       features: {
+        clientCredentials: { enabled: true },
         introspection: { enabled: true, allowedPolicy: (ctx, client, token) => client.clientId === token.clientId },
         revocation: { enabled: true, allowedPolicy: (ctx, client, token) => client.clientId === token.clientId },
         resourceIndicators: {
           enabled: true,
           useGrantedResource: () => true,
+          // As at Okta, where an authorization server has one audience and nobody names it.
+          defaultResource: (ctx, client, oneOf) =>
+            client.grantTypeAllowed('client_credentials') ? AUDIENCES.reports : oneOf,
           getResourceServerInfo(ctx, audience) {
             if (!Object.values(AUDIENCES).includes(audience)) throw new errors.InvalidTarget();
+            const alg = algorithms[audience] ?? 'RS256';
             return {
               audience,
-              scope: ROLES.join(' '),
+              scope: (audience === AUDIENCES.reports ? REPORTS : ROLES).join(' '),
               accessTokenTTL: audience === AUDIENCES.brief ? BRIEF : 3600,
               accessTokenFormat: audience === AUDIENCES.opaque ? 'opaque' : 'jwt',
-              jwt: { sign: { alg: 'RS256', kid: active } },
+              jwt: { sign: { alg, kid: otherKeys.find((key) => key.alg === alg)?.kid ?? active } },
             };
           },
         },
@@ -173,20 +226,55 @@ export async function startProvider() {
     };
     provider.on('grant.success', (ctx) => note(ctx));
     provider.on('grant.error', note);
-    provider.on('grant.revoked', (ctx) => revoked.push(ctx.oidc.params.refresh_token ?? ctx.oidc.params.token));
+    for (const kind of ['grant', 'introspection', 'revocation']) {
+      provider.on(`${kind}.error`, (ctx, error) => (ctx.state.refusal = error.error_detail ?? error.message));
+    }
+    provider.use(async (ctx, next) => {
+      await next();
+      const { client, params } = ctx.oidc ?? {};
+      if (!['/v1/token', '/v1/introspect', '/v1/revoke'].includes(ctx.path)) return;
+      calls.push({
+        path: ctx.path,
+        client: client?.clientId,
+        grant: params?.grant_type,
+        authorization: ctx.headers.authorization,
+        secret: params?.client_secret,
+        assertion: params?.client_assertion,
+        refusal: ctx.state.refusal,
+        byHand: ctx.headers['user-agent'] === 'node',
+      });
+    });
+    provider.on('grant.revoked', ({ oidc: { params } }) => params.refresh_token && reused.push(params.refresh_token));
     provider.on('server_error', (ctx, error) => console.error('oidc-provider:', error));
     inside = provider.callback();
   }
   replace();
 
-  const post = async (path, form, client = 'rotating') => {
-    const pair = `${encodeURIComponent(client)}:${encodeURIComponent(CLIENTS[client])}`;
-    return fetch(`${issuer}${path}`, {
-      method: 'POST',
-      headers: { authorization: `Basic ${Buffer.from(pair).toString('base64')}` },
-      body: new URLSearchParams(form),
-    });
-  };
+  const send = (path, form, headers) =>
+    fetch(`${issuer}${path}`, { method: 'POST', headers, body: new URLSearchParams(form) });
+
+  /** What a client signs to prove to an endpoint who it is. */
+  function assertion(client, path, claims, { key } = credentials[client]) {
+    const { alg, kid } = CLIENTS[client];
+    const exp = Math.floor(Date.now() / 1000) + 60;
+    const all = { iss: client, sub: client, aud: `${issuer}${path}`, exp, jti: randomUUID(), ...claims };
+    return new SignJWT(all).setProtectedHeader({ alg, kid }).sign(key);
+  }
+
+  async function post(path, form, client = 'rotating') {
+    const { method } = CLIENTS[client];
+    const { secret } = credentials[client];
+    if (method === 'client_secret_basic') {
+      const pair = `${encodeURIComponent(client)}:${encodeURIComponent(secret)}`;
+      return send(path, form, { authorization: `Basic ${Buffer.from(pair).toString('base64')}` });
+    }
+    const proof = { client_id: client, ...(secret && { client_secret: secret }) };
+    if (method === 'private_key_jwt') {
+      proof.client_assertion_type = ASSERTION_TYPE;
+      proof.client_assertion = await assertion(client, path);
+    }
+    return send(path, { ...form, ...proof });
+  }
 
   /** The authorization code flow with PKCE, through the provider's own login and consent pages. */
   async function login({ user, audience, client = 'rotating', scopes = ROLES }) {
@@ -237,15 +325,26 @@ export async function startProvider() {
   return {
     issuer,
     refreshes,
-    revoked,
+    reused,
     forgeries,
     faults,
     requests,
+    calls,
+    credentials,
+    algorithms,
+    /** Both places where metadata may be looked for. */
+    discovery: ['/.well-known/openid-configuration', `/.well-known/oauth-authorization-server${PATH}`],
     login,
+    assertion,
+    send,
     post,
     newestRefreshToken: (user) =>
       [...rows.values()].find((row) => row.kind === 'RefreshToken' && row.accountId === user && !row.consumed)?.jti,
     activeKey: () => active,
+    publicKey: (kid) => {
+      const { kty, n, e } = keys.find((key) => key.kid === kid);
+      return { kty, n, e };
+    },
     /** The key that was published ahead signs from now on. */
     useNextKey() {
       active = keys.at(-1).kid;
@@ -254,6 +353,13 @@ export async function startProvider() {
     useUnannouncedKey() {
       keys.push(signingKey());
       active = keys.at(-1).kid;
+      replace();
+    },
+    /** A client has another secret or key from now on. */
+    renew(client) {
+      const { alg, secret } = CLIENTS[client];
+      const { privateKey: key, publicKey } = alg ? generateKey(alg) : {};
+      credentials[client] = { secret: secret && `${secret}-${randomUUID()}`, key, publicKey };
       replace();
     },
     async stop() {
