@@ -48,6 +48,7 @@ pub mod answer;
 pub use again::Memory;
 use answer::request_id;
 use error::Problem;
+use query::Query;
 
 /// This interface, described.
 pub const OPENAPI: &str = include_str!("api/openapi.json");
@@ -124,7 +125,10 @@ impl Api {
             "/v1/token" if read => token::vend(self, caller, memory, request).await,
             "/v1/services" if read => services::list(self, caller, request),
             "/v1/grants" if read => grants::list(self, caller, request).await,
-            "/v1/openapi.json" if read => Ok(answer::answer(StatusCode::OK, "application/json", OPENAPI)),
+            "/v1/openapi.json" if read => {
+                Query::parse(request.uri.query(), &[])?;
+                Ok(answer::answer(StatusCode::OK, "application/json", OPENAPI))
+            }
             "/v1/introspect" if request.method == Method::POST => {
                 introspect::introspect(self, caller, request, body).await
             }

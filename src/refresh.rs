@@ -297,6 +297,11 @@ impl Inner {
             if let Some(token) = self.recall(key, &service, seen).await? {
                 return Ok(token);
             }
+            // Nor need anybody wait for an exchange to hear that a grant has ended.
+            let grant = self.parts.store.grant(&id).await.map_err(|error| store_failure(&error))?;
+            if let Some(GrantState::Ended { reason, since }) = grant.map(|grant| grant.state) {
+                return Err(Failure::LoginRequired { reason, since: Some(since) });
+            }
         }
         let _turn = self.turns.take(&id).await;
         if !service.has_users() {
@@ -313,6 +318,10 @@ impl Inner {
         let result = self.obtain(&id, key, &service, want.leave()).await;
         match &result {
             Ok(_) => self.holdoffs.clear(key),
+            // Any name can be asked about.
+            Err(failure @ Failure::LoginRequired { reason: EndReason::NeverConnected, .. }) => {
+                tracing::debug!(grant = %key.grant, ?failure, "no fresh token");
+            }
             Err(failure) => tracing::warn!(grant = %key.grant, role = ?key.role, ?failure, "no fresh token"),
         }
         result

@@ -32,7 +32,10 @@ pub(super) async fn introspect(
     }
     let body = body::read(body).await?;
     let form = Query::parse_form(&body, &["token", "token_type_hint", "service"])?;
-    let token = Secret::new(form.required("token")?.to_owned());
+    // RFC 6749 §3.2: without a value it counts as omitted.
+    let token = form.get("token").filter(|token| !token.is_empty());
+    let token = token.ok_or_else(|| Problem::invalid_parameter("token", "missing"))?;
+    let token = Secret::new(token.to_owned());
     let service = form.service()?;
     let terms = api.terms.load_full();
     let allowed = terms.policy.allowed(caller);

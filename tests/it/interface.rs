@@ -197,10 +197,6 @@ async fn a_malformed_introspection_is_told_what_is_wrong() {
         ("token=a&service=", "service"),
     ] {
         let reply = introspect(&sidecar, form).await;
-        if form == "token=" {
-            assert_eq!(reply.json(), json!({ "active": false }), "nothing is no token");
-            continue;
-        }
         assert_eq!((reply.status, reply.json()["parameter"].as_str().unwrap()), (400, parameter), "{form}");
     }
     let json = [("content-type", "application/json")];

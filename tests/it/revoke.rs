@@ -122,7 +122,13 @@ async fn an_exchange_under_way_neither_brings_a_grant_back_nor_leaves_its_new_to
         tokio::time::sleep(Duration::from_millis(300)).await;
         let (revoked, asked) = tokio::join!(revoke(&sidecar, ALICE), async {
             tokio::time::sleep(Duration::from_millis(100)).await;
-            sidecar.token("snowflake", ALICE, None).await
+            let asked = sidecar.token("snowflake", ALICE, None).await;
+            assert_eq!(
+                world.stats().await["refreshes"],
+                0,
+                "told at once, with the exchange still under way"
+            );
+            asked
         });
         assert_revoked(&asked);
         revoked
