@@ -83,13 +83,8 @@ impl Handler for Admin {
         let Peer::Local(caller) = peer else {
             return answer::finish(Problem::access_denied().into_answer(&id), &id);
         };
-        let answer = self.route(&request, &mut body).await.unwrap_or_else(|problem| {
-            problem.log(&id, &caller);
-            problem.into_answer(&id)
-        });
-        let mut answer = answer::finish(answer, &id);
-        body::dispose(&mut body, &mut answer).await;
-        answer
+        let result = self.route(&request, &mut body).await;
+        answer::conclude(result, &id, &caller, &mut body).await
     }
 }
 

@@ -95,19 +95,15 @@ impl Handler for Api {
             // Tokens never leave over TCP, whatever listener this handler is put behind.
             return answer::finish(Problem::access_denied().into_answer(&id), &id);
         };
-        let answer = match again::answer(self, memory, &request) {
-            Some(answer) => answer,
-            None => self.route(&caller, memory, &request, &mut body).await.unwrap_or_else(|problem| {
-                problem.log(&id, &caller);
+        let result = match again::answer(self, memory, &request) {
+            Some(answer) => Ok(answer),
+            None => self.route(&caller, memory, &request, &mut body).await.inspect_err(|problem| {
                 if ["invalid_request", "too_large"].contains(&problem.error()) {
                     self.metrics.requests_refused.with_label_values(&[problem.error()]).inc();
                 }
-                problem.into_answer(&id)
             }),
         };
-        let mut answer = answer::finish(answer, &id);
-        body::dispose(&mut body, &mut answer).await;
-        answer
+        answer::conclude(result, &id, &caller, &mut body).await
     }
 }
 

@@ -15,7 +15,6 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::Algorithm;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
 
@@ -23,59 +22,18 @@ use crate::clock::Timestamp;
 use crate::model::{Scope, UserName};
 use crate::secret::Secret;
 
+mod algorithm;
+
 /// Key sets as the server publishes them.
 pub mod keys;
 
+pub use algorithm::SigningAlgorithm;
 use keys::{KeySet, NoKey};
 
 /// How far the server's clock may be from ours, in milliseconds.
 const LEEWAY: i64 = 60_000;
 /// Longest token that is looked at: 64 KiB, eight times what servers and proxies allow in a header.
 const LONGEST: usize = 64 * 1024;
-
-/// What a token may be signed with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SigningAlgorithm {
-    /// The only one that Okta uses.
-    Rs256,
-    /// NetSuite's.
-    Ps256,
-    /// ECDSA on P-256.
-    Es256,
-    /// Ed25519.
-    EdDsa,
-}
-
-impl SigningAlgorithm {
-    /// All that can be configured.
-    pub const ALL: [Self; 4] = [Self::Rs256, Self::Ps256, Self::Es256, Self::EdDsa];
-
-    /// RFC 7518's and RFC 8037's name.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Rs256 => "RS256",
-            Self::Ps256 => "PS256",
-            Self::Es256 => "ES256",
-            Self::EdDsa => "EdDSA",
-        }
-    }
-
-    /// By its name.
-    #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == name)
-    }
-
-    fn of_library(self) -> Algorithm {
-        match self {
-            Self::Rs256 => Algorithm::RS256,
-            Self::Ps256 => Algorithm::PS256,
-            Self::Es256 => Algorithm::ES256,
-            Self::EdDsa => Algorithm::EdDSA,
-        }
-    }
-}
 
 /// What a token must be to be believed.
 #[derive(Clone, Debug)]

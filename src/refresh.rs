@@ -18,7 +18,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::authorization_server::Unverified;
 use crate::cache::{CachedToken, TokenCache};
-use crate::clock::{Clock, Moment};
+use crate::clock::Clock;
 use crate::entropy::Entropy;
 use crate::flight::{Crashed, Flights};
 use crate::jwt::{Claims, VerifyError};
@@ -42,6 +42,7 @@ mod publish;
 pub mod revoke;
 /// What a reload replaces.
 pub mod setup;
+mod status;
 mod turns;
 mod unsaved;
 
@@ -50,6 +51,8 @@ use exchange::Leave;
 use holdoff::Holdoffs;
 use revoke::Revoking;
 use setup::{Door, InUse, Setup};
+pub use status::DoorStatus;
+use status::count_grants;
 use turns::Turns;
 use unsaved::Unsaved;
 
@@ -200,24 +203,6 @@ impl Engine {
         door.server.read(token, &service.audience, self.0.parts.clock.now().wall).await
     }
 
-    /// How it stands with each authorization server, in the order of their names.
-    #[must_use]
-    pub fn doors(&self, now: &Moment) -> Vec<DoorStatus> {
-        let in_use = self.0.in_use.load_full();
-        let status = |(name, door): (&String, &Arc<Door>)| {
-            let shut = door.gate.shut_for(now);
-            DoorStatus {
-                name: name.clone(),
-                registration: door.server.registration(),
-                why: shut.as_ref().map(|(_, failure)| failure.word()),
-                shut_for: shut.map(|(wait, _)| wait),
-            }
-        };
-        let mut doors: Vec<DoorStatus> = in_use.doors.iter().map(status).collect();
-        doors.sort_by(|one, other| one.name.cmp(&other.name));
-        doors
-    }
-
     /// Works with another configuration from now on. What is under way is finished with the old one; what was verified
     /// against it is looked at again before it is handed out.
     pub fn replace(&self, setup: Setup) {
@@ -255,19 +240,6 @@ impl Engine {
             })
         }
     }
-}
-
-/// How it stands with one authorization server.
-#[derive(Clone, Debug)]
-pub struct DoorStatus {
-    /// Its name in the configuration.
-    pub name: String,
-    /// Issuer and client.
-    pub registration: String,
-    /// For how long it is asked nothing, and `None` if it may be.
-    pub shut_for: Option<Duration>,
-    /// Why, as the metrics call it.
-    pub why: Option<&'static str>,
 }
 
 /// What a flight is for.
@@ -398,22 +370,6 @@ impl Inner {
 
     fn endings(&self) -> std::sync::MutexGuard<'_, u64> {
         self.endings.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Brings the gauges of grants up to date whenever some have come or ended, once a second at most: it looks at them all.
-async fn count_grants(store: Arc<dyn Store>, metrics: Arc<Metrics>, recount: Arc<Notify>) {
-    loop {
-        recount.notified().await;
-        match store.count().await {
-            Ok(counts) => {
-                let counts = counts.into_iter();
-                metrics
-                    .count_grants(counts.map(|(service, state, count)| (service.to_string(), state, count)));
-            }
-            Err(error) => tracing::warn!(%error, "grants not counted"),
-        }
-        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 

@@ -2,11 +2,14 @@
 
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
 
+use crate::api::body;
 use crate::api::error::Problem;
+use crate::caller::Caller;
 use crate::model::{RequestId, RequestIds};
 
 /// The request's name, for answers and logs.
@@ -52,6 +55,22 @@ pub fn answer(
 #[must_use]
 pub fn json(status: StatusCode, body: &serde_json::Value) -> Response<Full<Bytes>> {
     answer(status, "application/json", body.to_string())
+}
+
+/// What goes out: the answer or the problem, with what every answer has, and the request's body out of the way.
+pub async fn conclude(
+    result: Result<Response<Full<Bytes>>, Problem>,
+    id: &RequestId,
+    caller: &Caller,
+    body: &mut Incoming,
+) -> Response<Full<Bytes>> {
+    let answer = result.unwrap_or_else(|problem| {
+        problem.log(id, caller);
+        problem.into_answer(id)
+    });
+    let mut answer = finish(answer, id);
+    body::dispose(body, &mut answer).await;
+    answer
 }
 
 /// Puts on what every answer has.

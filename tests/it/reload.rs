@@ -161,12 +161,10 @@ async fn an_opaque_token_of_the_old_configuration_is_not_handed_out() {
 #[tokio::test]
 async fn a_secret_that_is_put_right_works_from_the_reload_on() {
     let world = World::start().await;
-    let secret = world.path().join("client-secret");
-    let right = std::fs::read(&secret).unwrap();
     let sidecar = world.connected().await;
     let (status, _) = sidecar.stop().await;
     assert!(status.success());
-    std::fs::write(&secret, "wrong").unwrap();
+    let right = world.spoil_secret();
     let sidecar = world.sidecar().await;
     assert_eq!(
         sidecar.refresh("snowflake", ALICE, None).await.error(),
@@ -174,7 +172,7 @@ async fn a_secret_that_is_put_right_works_from_the_reload_on() {
     );
     let other = world.path().join("right-secret");
     std::fs::write(&other, right).unwrap();
-    world.configure(secret.to_str().unwrap(), other.to_str().unwrap());
+    world.configure("/client-secret\"", "/right-secret\"");
     assert_eq!(reload(&sidecar).await.status, 200);
     sidecar.token("snowflake", ALICE, Some("ANALYST")).await.token();
     world.assert_nothing_was_lost().await;

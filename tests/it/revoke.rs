@@ -278,14 +278,12 @@ async fn a_token_that_waits_to_be_revoked_can_not_be_imported() {
 #[tokio::test]
 async fn a_revocation_that_is_refused_reads_the_clients_secret_again() {
     let world = World::start().await;
-    let secret = world.path().join("client-secret");
-    let right = std::fs::read(&secret).unwrap();
     let sidecar = world.connected().await;
     let (status, _) = sidecar.stop().await;
     assert!(status.success());
-    std::fs::write(&secret, "wrong").unwrap();
+    let right = world.spoil_secret();
     let sidecar = world.sidecar().await;
-    std::fs::write(&secret, right).unwrap();
+    std::fs::write(world.path().join("client-secret"), right).unwrap();
     let reply = revoke(&sidecar, ALICE).await;
     assert_eq!((reply.status, &reply.json()["left"]), (200, &json!([])), "{}", reply.body);
     assert_eq!(ended_at_the_server(&world, ALICE).await, 1);

@@ -85,6 +85,14 @@ impl World {
         }
     }
 
+    /// Puts a wrong secret in place of the client's, which is returned.
+    pub(crate) fn spoil_secret(&self) -> String {
+        let path = self.path().join("client-secret");
+        let right = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(path, "wrong").unwrap();
+        right
+    }
+
     /// The refresh token that the user's consent would give.
     pub(crate) fn consent(&self, service: &str, user: &str) -> String {
         let service = SERVICES.into_iter().find(|known| known.name == service).unwrap();
