@@ -6,7 +6,7 @@
 //! socket            a listener, bound so that nobody can connect too early
 //!   server          one task per connection, inside its limits
 //!     caller        who is at the other end, by the kernel's word           → Caller
-//!       api         method and path to handler; every failure to an answer
+//!       api         method and path to handler; every failure to an answer; the same question again is not decided anew
 //!         policy    may they?                                               → Permit
 //!           broker  how stale is the token at hand?
 //!             cache     fresh: answer.  due: answer, and go on behind:
@@ -22,6 +22,8 @@
 //! What holds throughout:
 //!
 //! - A new refresh token is on disk before anyone can see the access token that came with it.
+//! - A grant that was revoked here is over at once, and no exchange under way brings it back; its server is told until it
+//!   has answered.
 //! - At most one exchange per grant is in flight; a caller who leaves changes nothing.
 //! - An answer that never came is *in doubt*, not a failure: its refresh token is presented again only inside the server's
 //!   leeway, or after asking.

@@ -37,7 +37,12 @@ pub(super) async fn ask(
     body: Option<Value>,
 ) -> Result<Value, Refused> {
     let answer = send(socket, method, target, body).await.map_err(|error| {
-        terminal::err(&format!("bursar: {}: {error}; is the sidecar running?", socket.display()));
+        let advice = if error.contains("ermission denied") {
+            "is this user in the socket's group?"
+        } else {
+            "is the sidecar running?"
+        };
+        terminal::err(&format!("bursar: {}: {error}; {advice}", socket.display()));
         Refused { exit: Exit::Unavailable, problem: Value::Null }
     })?;
     let (status, body) = answer;

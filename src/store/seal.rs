@@ -88,9 +88,12 @@ impl Sealer {
     /// # Errors
     /// What is wrong with it, with its path.
     pub fn from_file(path: &Path) -> Result<Self, String> {
-        let text = std::fs::read_to_string(path)
-            .map(Secret::new)
-            .map_err(|error| format!("{}: {error}; make one with `bursar key generate`", path.display()))?;
+        let text = std::fs::read_to_string(path).map(Secret::new).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                format!("{}: {error}; make one with `bursar key generate`", path.display())
+            }
+            _ => format!("{}: {error}", path.display()),
+        })?;
         Self::from_text(&text).map_err(|error| format!("{}: {error}", path.display()))
     }
 
