@@ -37,12 +37,7 @@ pub(super) async fn ask(
     body: Option<Value>,
 ) -> Result<Value, Refused> {
     let answer = send(socket, method, target, body).await.map_err(|error| {
-        let advice = if error.contains("ermission denied") {
-            "is this user in the socket's group?"
-        } else {
-            "is the sidecar running?"
-        };
-        terminal::err(&format!("bursar: {}: {error}; {advice}", socket.display()));
+        terminal::err(&format!("bursar: {}: {error}", socket.display()));
         Refused { exit: Exit::Unavailable, problem: Value::Null }
     })?;
     let (status, body) = answer;
@@ -56,7 +51,11 @@ pub(super) async fn send(
     target: &str,
     body: Option<Value>,
 ) -> Result<(StatusCode, Value), String> {
-    let stream = UnixStream::connect(socket).await.map_err(|error| error.to_string())?;
+    let stream = UnixStream::connect(socket).await.map_err(|error| {
+        let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
+        let advice = if denied { "is this user in the socket's group?" } else { "is the sidecar running?" };
+        format!("{error}; {advice}")
+    })?;
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| error.to_string())?;
     let body = body.map(|body| body.to_string()).unwrap_or_default();

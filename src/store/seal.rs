@@ -88,11 +88,10 @@ impl Sealer {
     /// # Errors
     /// What is wrong with it, with its path.
     pub fn from_file(path: &Path) -> Result<Self, String> {
-        let text = std::fs::read_to_string(path).map(Secret::new).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => {
-                format!("{}: {error}; make one with `bursar key generate`", path.display())
-            }
-            _ => format!("{}: {error}", path.display()),
+        let text = std::fs::read_to_string(path).map(Secret::new).map_err(|error| {
+            let missing = error.kind() == std::io::ErrorKind::NotFound;
+            let advice = if missing { "; make one with `bursar key generate`" } else { "" };
+            format!("{}: {error}{advice}", path.display())
         })?;
         Self::from_text(&text).map_err(|error| format!("{}: {error}", path.display()))
     }
