@@ -46,8 +46,8 @@ impl Broker {
         Self { engine, cache, clock, metrics, from_cache, from_refresh }
     }
 
-    /// The token that `permit` is for, with at least `min_ttl` of life (by default what the configuration promises),
-    /// within `patience`.
+    /// The token that `permit` is for, with at least `min_ttl` of life (by default what the configuration promises) at the
+    /// moment that comes with it, within `patience`.
     ///
     /// # Errors
     /// Why there is none. After [`Failure::Timeout`] the refresh goes on.
@@ -56,12 +56,12 @@ impl Broker {
         permit: &Permit,
         min_ttl: Option<Duration>,
         patience: Duration,
-    ) -> Result<Held, Failure> {
+    ) -> Result<(Held, Moment), Failure> {
         let started = self.clock.now();
         let key = permit.key();
-        let at_hand = self.cache.get(key).map(|token| self.unless_too_old(key, token, min_ttl));
+        let at_hand = self.cache.get(key).map(|token| self.unless_too_old(key, token, min_ttl, &started));
         let (result, source) = match at_hand {
-            Some(Ok(token)) => (Ok(token), &self.from_cache),
+            Some(Ok(token)) => (Ok((token, started)), &self.from_cache),
             none_or_too_old => {
                 let too_old = none_or_too_old.and_then(Result::err);
                 let waiting = tokio::time::timeout(patience, self.wait_for(key, min_ttl, too_old));
@@ -71,14 +71,14 @@ impl Broker {
         let word = result.as_ref().map_or_else(Failure::word, |_| "ok");
         let requests = self.metrics.token_requests.with_label_values(&[key.grant.service.as_str(), word]);
         requests.inc();
-        let token = result?;
+        let (token, judged_at) = result?;
         source.observe(self.clock.now().since(&started).unwrap_or_default().as_secs_f64());
         // The token may have been replaced while it was on its way here: then it is not held.
         let generation = self.cache.generation();
         let is_there = self.cache.get(key).is_some_and(|there| Arc::ptr_eq(&there, &token));
         let generation = if is_there { generation } else { u64::MAX };
         let wanted = self.engine.life().wanted(token.issued.expires_in, min_ttl);
-        Ok(Held { token, wanted, generation, requests })
+        Ok((Held { token, wanted, generation, requests }, judged_at))
     }
 
     /// Whether a token that was handed out can be again, as if it were asked for anew: the time for the answer, or `None`
@@ -110,21 +110,16 @@ impl Broker {
         }
     }
 
-    /// The time by the clock that lives are counted on.
-    #[must_use]
-    pub fn now(&self) -> Moment {
-        self.clock.now()
-    }
-
     /// The ladder: a token that can be handed out at once, or `None` if its caller has to wait for another.
     fn unless_too_old(
         &self,
         key: &TokenKey,
         token: Arc<CachedToken>,
         min_ttl: Option<Duration>,
+        now: &Moment,
     ) -> Result<Arc<CachedToken>, Arc<CachedToken>> {
         let wanted = self.engine.life().wanted(token.issued.expires_in, min_ttl);
-        match token.issued.freshness(&self.clock.now(), wanted) {
+        match token.issued.freshness(now, wanted) {
             Freshness::Fresh => Ok(token),
             Freshness::Due => {
                 // Goes on behind the caller's back; the next one finds its result.
@@ -141,25 +136,26 @@ impl Broker {
         key: &TokenKey,
         min_ttl: Option<Duration>,
         at_hand: Option<Arc<CachedToken>>,
-    ) -> Result<Arc<CachedToken>, Failure> {
+    ) -> Result<(Arc<CachedToken>, Moment), Failure> {
         let too_old = match at_hand {
             Some(token) => token,
             None => {
                 let stored = self.engine.token(key, None).await?;
-                match self.unless_too_old(key, stored, min_ttl) {
-                    Ok(token) => return Ok(token),
+                let now = self.clock.now();
+                match self.unless_too_old(key, stored, min_ttl, &now) {
+                    Ok(token) => return Ok((token, now)),
                     Err(token) => token,
                 }
             }
         };
         let token = self.engine.token(key, Some(too_old.version)).await?;
-        let life = self.engine.life();
+        let (life, now) = (self.engine.life(), self.clock.now());
         let wanted = life.wanted(token.issued.expires_in, min_ttl);
-        let left = token.issued.remaining(&self.clock.now());
+        let left = token.issued.remaining(&now);
         if left.is_zero() || left < life.promised(token.issued.expires_in).min(wanted) {
             // The exchange took so long that its token is old already; the next one may be quicker.
             return Err(Failure::ServerUnavailable { retry_after: SHORTLY });
         }
-        Ok(token)
+        Ok((token, now))
     }
 }

@@ -39,10 +39,10 @@ pub(super) async fn vend(
         api.metrics.token_requests.with_label_values(&[label, problem.error()]).inc();
         problem
     })?;
-    let held = api.broker.vend(&permit, min_ttl, terms.request_timeout).await?;
+    let (held, now) = api.broker.vend(&permit, min_ttl, terms.request_timeout).await?;
     let token = &held.token;
     tracing::debug!(grant = %permit.key().grant, role = ?permit.key().role, version = token.version, "vended");
-    let (now, text) = (api.broker.now(), wants_text(request));
+    let text = wants_text(request);
     let body: Bytes = if text { token.token().expose().to_owned().into() } else { token.json(&now).into() };
     let left = token.issued.remaining(&now).as_secs();
     again::remember(memory, request, terms, held, (left, body.clone()));
