@@ -215,7 +215,7 @@ impl Engine {
         drop(endings);
         self.0.recount.notify_one();
         // What could not be revoked may be now.
-        self.0.revoking.wake();
+        self.0.revoking.wake_all();
     }
 
     /// Puts the answers that could not be written beside the store, for a process that may not wait any longer.

@@ -109,14 +109,21 @@ pub trait Store: Send + Sync {
     ) -> Result<(), StoreError>;
 
     /// Ends a grant for good: no write of an exchange under way brings it back, its access tokens are gone, and its
-    /// refresh token waits among the revocations until its server was told. A candidate vanishes altogether.
-    async fn revoke(&self, id: &GrantId, now: Timestamp) -> Result<Tombstone, StoreError>;
+    /// refresh token waits among the revocations, under `key`, until its server was told. A candidate vanishes altogether.
+    async fn revoke(&self, id: &GrantId, key: &GrantKey, now: Timestamp) -> Result<Tombstone, StoreError>;
 
     /// Whose refresh tokens wait to be revoked at their servers, oldest first.
     async fn to_revoke(&self) -> Result<Vec<GrantKey>, StoreError>;
 
     /// The refresh tokens of this grant, and of those that it replaced, that wait to be revoked.
     async fn revocations(&self, key: &GrantKey) -> Result<Vec<PendingRevocation>, StoreError>;
+
+    /// Since when this refresh token has been waiting to be revoked, if it does, under whatever key.
+    async fn revoked_since(
+        &self,
+        service: &ServiceName,
+        token: Digest,
+    ) -> Result<Option<Timestamp>, StoreError>;
 
     /// The server was told of this one.
     async fn revoked(&self, key: &GrantKey, token: Digest) -> Result<(), StoreError>;

@@ -97,6 +97,11 @@ impl Gate {
         self.lock().limited
     }
 
+    /// For how much longer the server's rate limit is used up, if it is.
+    pub(super) fn limited_for(&self, now: &Moment) -> Option<Duration> {
+        if self.is_limited() { self.shut_for(now).map(|(wait, _)| wait) } else { None }
+    }
+
     /// For how long it is shut, and what callers are told meanwhile.
     pub(super) fn shut_for(&self, now: &Moment) -> Option<(Duration, Failure)> {
         let state = self.lock();

@@ -72,14 +72,10 @@ impl Inner {
     /// would end that grant; only a persistent one may be, to revive its own.
     async fn known(&self, key: &GrantKey, refresh_token: &Secret) -> Result<Option<Grant>, Failure> {
         let store = &self.parts.store;
-        let unproven = GrantId::candidate(key.service.clone(), refresh_token.digest()).key;
-        for key in [key, &unproven] {
-            let revoked = store.revocations(key).await.map_err(|error| store_failure(&error))?;
-            if let Some(revoked) = revoked.iter().find(|revoked| revoked.refresh_token == *refresh_token) {
-                // Its server is yet to be told, and would end the grant that came of it.
-                let (reason, since) = (EndReason::Revoked, Some(revoked.since));
-                return Err(Failure::LoginRequired { reason, since });
-            }
+        let revoked = store.revoked_since(&key.service, refresh_token.digest()).await;
+        if let Some(since) = revoked.map_err(|error| store_failure(&error))? {
+            // Its server is yet to be told, and would end the grant that came of it.
+            return Err(Failure::LoginRequired { reason: EndReason::Revoked, since: Some(since) });
         }
         let found = store.imported_as(&key.service, refresh_token.digest()).await;
         let Some(grant) = found.map_err(|error| store_failure(&error))? else { return Ok(None) };

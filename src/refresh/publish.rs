@@ -79,6 +79,8 @@ impl Inner {
     ) -> Result<Arc<CachedToken>, Failure> {
         let id = GrantId::current(key.grant.clone());
         let user = service.has_users().then_some(&key.grant.user);
+        // Before, for it may be another after: what counts is what it is verified against.
+        let against = self.expectation(service, key);
         let verified = match self.verify(service, key, user, &stored).await {
             Ok(verified) => verified,
             Err(Unverified::NoKeys(why)) => {
@@ -93,7 +95,6 @@ impl Inner {
                 return Err(self.held_off(key, Failure::TokenInvalid { hint: error.to_string() }));
             }
         };
-        let against = self.expectation(service, key);
         if stored.verified != Some(against) {
             // Should this fail, the token is verified again after a restart: no harm done.
             let marked =

@@ -3,12 +3,14 @@
 //! The tombstone in the store comes first. From then on nothing is handed out, no exchange under way can bring the grant
 //! back, and the refresh token waits, sealed, until its server has answered.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::authorization_server::Revocation;
 use crate::flight::{Crashed, Flights};
@@ -19,8 +21,10 @@ use crate::refresh::{Engine, Inner, SHORTLY, store_failure};
 use crate::store::{PendingRevocation, Tombstone, Which};
 use crate::tasks::Tasks;
 
-/// Between two tries to reach servers that are to be told.
+/// Between two tries to reach a server that is to be told.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+/// How long one round waits for servers that take their time; what it began goes on.
+const ROUND: Duration = Duration::from_secs(10);
 /// What waits is looked for this often even if nobody has said that something does, or that it is worth a try.
 const LOOK: Duration = Duration::from_mins(10);
 
@@ -39,19 +43,26 @@ struct Told {
 pub(super) struct Revoking {
     running: Flights<GrantKey, Result<Told, Failure>>,
     again: Arc<Notify>,
+    anew: AtomicBool,
 }
 
 impl Revoking {
     pub(super) fn new(tasks: Tasks) -> Self {
-        Self { running: Flights::new(tasks), again: Arc::default() }
+        Self { running: Flights::new(tasks), again: Arc::default(), anew: AtomicBool::new(false) }
     }
 
     pub(super) fn again(&self) -> Arc<Notify> {
         Arc::clone(&self.again)
     }
 
-    /// Something may be waiting, or worth a try.
+    /// Something may be waiting.
     pub(super) fn wake(&self) {
+        self.again.notify_one();
+    }
+
+    /// Whatever waits is worth a try.
+    pub(super) fn wake_all(&self) {
+        self.anew.store(true, Ordering::Relaxed);
         self.again.notify_one();
     }
 }
@@ -64,7 +75,7 @@ impl Engine {
     /// If the store does not take the tombstone: then nothing has changed. If it fails later, the grant has ended and
     /// the rest is done by itself.
     pub async fn revoke(&self, key: &GrantKey, patience: Duration) -> Result<Option<Left>, Failure> {
-        if !self.bury(&GrantId::current(key.clone())).await? {
+        if self.bury(&GrantId::current(key.clone()), key).await? == Tombstone::Missing {
             return Ok(None);
         }
         self.tell(key, patience).await.map(|told| Some(told.left))
@@ -77,31 +88,30 @@ impl Engine {
     /// If the store does not work: then some may be left, and it can be done again.
     pub async fn erase(&self, user: &UserName, patience: Duration) -> Result<(u64, Left), Failure> {
         let store = &self.0.parts.store;
+        let until = Instant::now() + patience;
+        let patience = || until.saturating_duration_since(Instant::now());
         // Of services that are not configured any more, too. One grant for each service at most.
         let which = Which { user: Some(user.clone()), ..Which::default() };
         let grants = store.grants(&which, None, u32::MAX).await.map_err(|error| store_failure(&error))?;
-        let keys: Vec<GrantKey> = grants.into_iter().map(|grant| grant.key).collect();
+        let mut keys: BTreeSet<GrantKey> = grants.into_iter().map(|grant| grant.key).collect();
         for key in &keys {
-            self.bury(&GrantId::current(key.clone())).await?;
+            self.bury(&GrantId::current(key.clone()), key).await?;
         }
-        let unproven = self.bury_candidates(user).await?;
-        let until = tokio::time::Instant::now() + patience;
         let mut left = Vec::new();
-        let mut forgotten = u64::try_from(unproven.len()).unwrap_or(u64::MAX);
-        for key in &unproven {
-            let patience = until.saturating_duration_since(tokio::time::Instant::now());
-            left.extend(self.tell(key, patience).await?.left);
-        }
+        let mut forgotten = self.bury_candidates(user, patience(), &mut left).await?;
+        let waiting = store.to_revoke().await.map_err(|error| store_failure(&error))?;
+        keys.extend(waiting.into_iter().filter(|key| key.user == *user));
         for key in &keys {
-            let patience = until.saturating_duration_since(tokio::time::Instant::now());
-            left.extend(self.tell(key, patience).await?.left);
+            left.extend(self.tell(key, patience()).await?.left);
             // An exchange that began before the end may still bring a refresh token, for which the tombstone must be there.
-            let turn =
-                tokio::time::timeout(patience, self.0.turns.take(&GrantId::current(key.clone()))).await;
-            if turn.is_ok() && !self.0.unsaved.holds(&GrantId::current(key.clone())) {
-                forgotten += u64::from(store.erase(key).await.map_err(|error| store_failure(&error))?);
-            } else {
+            let id = GrantId::current(key.clone());
+            let turn = tokio::time::timeout(patience(), self.0.turns.take(&id)).await;
+            if turn.is_err() || self.0.unsaved.holds(&id) {
                 left.push(format!("{key}: an exchange is under way; erase again when it is over"));
+            } else if self.bury(&id, key).await? == Tombstone::Put {
+                left.push(format!("{key}: connected again meanwhile; revoked, erase again"));
+            } else {
+                forgotten += u64::from(store.erase(key).await.map_err(|error| store_failure(&error))?);
             }
         }
         self.0.recount.notify_one();
@@ -117,36 +127,54 @@ impl Engine {
         waiting.map(|keys| keys.len()).map_err(|error| store_failure(&error))
     }
 
-    /// Puts the tombstone, from which on nothing is handed out. `false` if there is nothing to end.
-    async fn bury(&self, id: &GrantId) -> Result<bool, Failure> {
+    /// Puts the tombstone, from which on nothing is handed out. What is to be revoked waits under `key`.
+    async fn bury(&self, id: &GrantId, key: &GrantKey) -> Result<Tombstone, Failure> {
         let inner = &self.0;
         let now = inner.parts.clock.now().wall;
-        let found = inner.parts.store.revoke(id, now).await.map_err(|error| store_failure(&error))?;
-        if found == Tombstone::Missing {
-            return Ok(false);
+        let found = inner.parts.store.revoke(id, key, now).await.map_err(|error| store_failure(&error))?;
+        if found == Tombstone::Put {
+            if let Ok(service) = inner.service(&id.key.service) {
+                inner.drop_cached(id, &service);
+            }
+            inner.recount.notify_one();
+            // Should this process not come to tell the server, or in vain.
+            inner.revoking.wake();
+            tracing::warn!(grant = %key, "revoked here; nothing of it is handed out any more");
         }
-        if let Ok(service) = inner.service(&id.key.service) {
-            inner.drop_cached(id, &service);
-        }
-        inner.recount.notify_one();
-        // Should this process not come to tell the server, or in vain.
-        inner.revoking.wake();
-        tracing::warn!(grant = %id.key, "revoked here; nothing of it is handed out any more");
-        Ok(true)
+        Ok(found)
     }
 
-    /// Refresh tokens that were handed in for somebody else and proved to be this user's: under which keys they wait now.
-    async fn bury_candidates(&self, user: &UserName) -> Result<Vec<GrantKey>, Failure> {
-        let (store, mut keys) = (&self.0.parts.store, Vec::new());
+    /// Refresh tokens that were handed in for somebody else and proved to be this user's: how many.
+    async fn bury_candidates(
+        &self,
+        user: &UserName,
+        patience: Duration,
+        left: &mut Left,
+    ) -> Result<u64, Failure> {
+        let (store, mut buried) = (&self.0.parts.store, 0);
         for id in store.candidates().await.map_err(|error| store_failure(&error))? {
-            let Ok(service) = self.0.service(&id.key.service) else { continue };
+            let Ok(service) = self.0.service(&id.key.service) else {
+                left.push(format!(
+                    "{}: handed in, not proven, and the service is not configured any more",
+                    id.key
+                ));
+                continue;
+            };
             let token = store.access_token(&id, None).await.map_err(|error| store_failure(&error))?;
             let claimed = token.and_then(|token| jwt::claimed_text(&token.token, &service.user_claim));
-            if claimed.as_deref() == Some(user.as_str()) && self.bury(&id).await? {
-                keys.push(id.key);
+            if claimed.as_deref() != Some(user.as_str()) {
+                continue;
+            }
+            let key = GrantKey { service: id.key.service.clone(), user: user.clone() };
+            // With its turn: an exchange of it may be under way, and what that brings must find its row.
+            let turn = tokio::time::timeout(patience, self.0.turns.take(&id)).await;
+            if turn.is_err() || self.0.unsaved.holds(&id) {
+                left.push(format!("{key}: an import is under way; erase again when it is over"));
+            } else if self.bury(&id, &key).await? == Tombstone::Put {
+                buried += 1;
             }
         }
-        Ok(keys)
+        Ok(buried)
     }
 
     /// Tells the grant's server, and says what is left to do.
@@ -180,6 +208,10 @@ impl Inner {
             else {
                 break;
             };
+            if self.parts.tasks.is_stopping() {
+                told.left.push(format!("{key}: to be revoked after the next start"));
+                break;
+            }
             tried.insert(pending.refresh_token.digest());
             self.tell_of(key, &pending, &mut told).await?;
         }
@@ -208,12 +240,30 @@ impl Inner {
             ));
             return Ok(());
         };
-        let revocation = {
-            let _place = door.gate.place(false).await;
+        if let Some(wait) = door.gate.limited_for(&self.parts.clock.now()) {
+            told.left
+                .push(format!("{key}: to be revoked when the authorization server's rate limit is over"));
+            told.again_after = told.again_after.max(Some(wait));
+            return Ok(());
+        }
+        let ask = async {
+            let _place = door.telling.acquire().await;
             door.server.revoke(&pending.refresh_token).await
         };
+        let revocation = tokio::select! {
+            revocation = ask => revocation,
+            // It may or may not have arrived, and is made again after the next start.
+            () = self.parts.tasks.stopping() => {
+                let why = "the process is stopping".to_owned();
+                Revocation::Failed { why, retry_after: None }
+            }
+        };
         match revocation {
-            Revocation::Done => tracing::info!(grant = %key, "revoked at the authorization server"),
+            Revocation::Done => {
+                // It takes our client, whatever it said of it before.
+                door.gate.opened();
+                tracing::info!(grant = %key, "revoked at the authorization server");
+            }
             Revocation::NotOffered => {
                 tracing::warn!(grant = %key, "the authorization server offers no revocation");
                 told.left.push(format!(
@@ -234,41 +284,57 @@ impl Inner {
     }
 }
 
-/// Goes on telling servers until nothing is left, and begins again whenever something is. A server that does not answer
-/// holds up only those who wait for it.
+/// Goes on telling servers until nothing is left, and begins again whenever something is. Each grant has its own time, so
+/// that a server that does not answer holds up only those who wait for it.
 pub(super) async fn retry(inner: Weak<Inner>, again: Arc<Notify>) {
-    let mut tries = 0;
+    let mut later: HashMap<GrantKey, (Instant, u32)> = HashMap::new();
     loop {
         let Some(engine) = inner.upgrade().map(Engine) else { return };
-        let store = &engine.0.parts.store;
-        let waiting = store.to_revoke().await.unwrap_or_else(|error| {
-            tracing::error!(%error, "what is to be revoked can't be looked for");
-            Vec::new()
-        });
-        let mut telling: JoinSet<_> = JoinSet::new();
-        for key in waiting {
-            let engine = engine.clone();
-            telling.spawn(async move { engine.tell(&key, RETRY.1).await });
+        if engine.0.revoking.anew.swap(false, Ordering::Relaxed) {
+            later.clear();
         }
-        let results = telling.join_all().await;
-        let (total, retries): (usize, Vec<Duration>) = (
-            results.len(),
-            results
-                .into_iter()
-                .filter_map(|told| told.map_or(Some(SHORTLY), |told| told.again_after))
-                .collect(),
-        );
-        let jitter = 500 + engine.0.parts.entropy.below(500);
+        let until = match engine.0.parts.store.to_revoke().await {
+            Ok(waiting) => {
+                let known: HashSet<&GrantKey> = waiting.iter().collect();
+                later.retain(|key, _| known.contains(key));
+                let now = Instant::now();
+                let is_due = |key: &GrantKey| later.get(key).is_none_or(|(at, _)| *at <= now);
+                let due: Vec<GrantKey> = waiting.iter().filter(|key| is_due(key)).cloned().collect();
+                for (key, told) in round(&engine, due).await {
+                    let tries = later.get(&key).map_or(0, |(_, tries)| *tries);
+                    let jitter = 500 + engine.0.parts.entropy.below(500);
+                    let wait = match told.map_or(Some(SHORTLY), |told| told.again_after) {
+                        Some(after) => back_off(tries, RETRY, jitter).max(after.min(LOOK)),
+                        // Told, or not for us to do; should it still be there, that is long enough.
+                        None => LOOK,
+                    };
+                    later.insert(key, (Instant::now() + wait, tries.saturating_add(1)));
+                }
+                later.values().map(|(at, _)| *at).min().unwrap_or_else(|| Instant::now() + LOOK)
+            }
+            Err(error) => {
+                tracing::error!(%error, "what is to be revoked can't be looked for");
+                Instant::now() + SHORTLY
+            }
+        };
         drop(engine);
-        match retries.iter().max() {
-            None => {
-                tries = 0;
-                let _woken_or_not = tokio::time::timeout(LOOK, again.notified()).await;
-            }
-            Some(after) => {
-                tries = if retries.len() < total { 0 } else { tries + 1 };
-                tokio::time::sleep(back_off(tries, RETRY, jitter).max((*after).min(LOOK))).await;
-            }
-        }
+        let _woken_or_not = tokio::time::timeout_at(until, again.notified()).await;
     }
+}
+
+/// Tells all of these servers side by side.
+async fn round(engine: &Engine, due: Vec<GrantKey>) -> Vec<(GrantKey, Result<Told, Failure>)> {
+    let mut telling = JoinSet::new();
+    for key in due {
+        let engine = engine.clone();
+        telling.spawn(async move {
+            let told = engine.tell(&key, ROUND).await;
+            (key, told)
+        });
+    }
+    let mut results = Vec::new();
+    while let Some(told) = telling.join_next().await {
+        results.extend(told);
+    }
+    results
 }

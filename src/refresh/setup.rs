@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use crate::authorization_server::AuthorizationServer;
 use crate::model::{Life, Service, ServiceName};
 use crate::refresh::gate::Gate;
@@ -37,7 +39,11 @@ pub(super) struct Door {
     pub(super) recovery: Recovery,
     pub(super) gate: Arc<Gate>,
     pub(super) pace: Arc<Pace>,
+    /// Revocations at the same time; apart from exchanges, which must not wait for them.
+    pub(super) telling: Arc<Semaphore>,
 }
+
+const MOST_TOLD_AT_ONCE: usize = 4;
 
 impl InUse {
     pub(super) fn new(setup: Setup, old: Option<&InUse>) -> Self {
@@ -49,7 +55,11 @@ impl InUse {
             let paused = same.filter(|door| door.gate.is_limited());
             let gate = paused.map_or_else(Arc::default, |door| Arc::clone(&door.gate));
             let pace = same.map_or_else(Arc::default, |door| Arc::clone(&door.pace));
-            (name, Arc::new(Door { server, recovery, gate, pace }))
+            let telling = same.map_or_else(
+                || Arc::new(Semaphore::new(MOST_TOLD_AT_ONCE)),
+                |door| Arc::clone(&door.telling),
+            );
+            (name, Arc::new(Door { server, recovery, gate, pace, telling }))
         };
         Self {
             doors: setup.servers.into_iter().map(door).collect(),

@@ -167,9 +167,16 @@ impl Store for SqliteStore {
             Some("active") => drop(query.push(" AND ended_at IS NULL")),
             Some(reason) => drop(query.push(" AND ended_reason = ").push_bind(reason)),
         }
-        if let Some(after) = after {
-            query.push(" AND (service, user) > (").push_bind(after.service.as_str()).push(", ");
-            query.push_bind(after.user.as_str()).push(")");
+        match (after, &which.service) {
+            (None, _) => {}
+            // Within one service it is the user's name that goes on: so the index is entered there.
+            (Some(after), Some(service)) if after.service == *service => {
+                query.push(" AND user > ").push_bind(after.user.as_str());
+            }
+            (Some(after), _) => {
+                query.push(" AND (service, user) > (").push_bind(after.service.as_str()).push(", ");
+                query.push_bind(after.user.as_str()).push(")");
+            }
         }
         query.push(" ORDER BY service, user LIMIT ").push_bind(limit);
         let rows = query.build().fetch_all(&self.pool).await?;
@@ -313,8 +320,8 @@ impl Store for SqliteStore {
         self.put_client_grant(id, registration, now).await
     }
 
-    async fn revoke(&self, id: &GrantId, now: Timestamp) -> Result<Tombstone, StoreError> {
-        self.put_tombstone(id, now).await
+    async fn revoke(&self, id: &GrantId, key: &GrantKey, now: Timestamp) -> Result<Tombstone, StoreError> {
+        self.put_tombstone(id, key, now).await
     }
 
     async fn to_revoke(&self) -> Result<Vec<GrantKey>, StoreError> {
@@ -323,6 +330,14 @@ impl Store for SqliteStore {
 
     async fn revocations(&self, key: &GrantKey) -> Result<Vec<PendingRevocation>, StoreError> {
         self.revocations_of(key).await
+    }
+
+    async fn revoked_since(
+        &self,
+        service: &ServiceName,
+        token: Digest,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        self.waits_to_be_revoked(service, token).await
     }
 
     async fn revoked(&self, key: &GrantKey, token: Digest) -> Result<(), StoreError> {

@@ -121,14 +121,21 @@ impl Store for Full {
     ) -> Result<(), StoreError> {
         self.inner.ensure_client_grant(id, registration, now).await
     }
-    async fn revoke(&self, id: &GrantId, now: Timestamp) -> Result<Tombstone, StoreError> {
-        self.inner.revoke(id, now).await
+    async fn revoke(&self, id: &GrantId, key: &GrantKey, now: Timestamp) -> Result<Tombstone, StoreError> {
+        self.inner.revoke(id, key, now).await
     }
     async fn to_revoke(&self) -> Result<Vec<GrantKey>, StoreError> {
         self.inner.to_revoke().await
     }
     async fn revocations(&self, key: &GrantKey) -> Result<Vec<PendingRevocation>, StoreError> {
         self.inner.revocations(key).await
+    }
+    async fn revoked_since(
+        &self,
+        service: &ServiceName,
+        token: Digest,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        self.inner.revoked_since(service, token).await
     }
     async fn revoked(&self, key: &GrantKey, token: Digest) -> Result<(), StoreError> {
         self.inner.revoked(key, token).await

@@ -289,3 +289,45 @@ async fn a_revocation_that_is_refused_reads_the_clients_secret_again() {
     assert_eq!(ended_at_the_server(&world, ALICE).await, 1);
     world.finish(sidecar).await;
 }
+
+#[tokio::test]
+async fn erasing_again_says_what_is_still_left() {
+    let world = World::start().await;
+    let sidecar = world.connected().await;
+    world.fault(json!({ "do": "status", "status": 503, "next": 1000, "endpoint": "revoke" })).await;
+    for grants in [2, 0] {
+        let erased = delete(&sidecar, &format!("/v1/users/{ALICE}")).await;
+        assert_eq!((erased.status, &erased.json()["grants"]), (202, &json!(grants)), "{}", erased.body);
+        assert_eq!(erased.json()["left"].as_array().unwrap().len(), 2, "{}", erased.body);
+    }
+    world.fault(json!({ "do": "clear" })).await;
+    let erased = delete(&sidecar, &format!("/v1/users/{ALICE}")).await;
+    assert_eq!((erased.status, &erased.json()["left"]), (200, &json!([])), "{}", erased.body);
+    assert_eq!(ended_at_the_server(&world, ALICE).await, 2);
+    world.finish(sidecar).await;
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_server_that_hangs() {
+    let world = World::start().await;
+    let sidecar = world.connected().await;
+    world.fault(json!({ "do": "hang", "next": 1000, "endpoint": "revoke" })).await;
+    let revoking = revoke(&sidecar, ALICE);
+    let stopping = async {
+        while revocations_seen(&world).await == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        sidecar.signal(nix::sys::signal::Signal::SIGTERM);
+    };
+    let (revoked, ()) = tokio::join!(revoking, stopping);
+    assert_eq!(revoked.status, 202, "{}", revoked.body);
+    let (status, log) = sidecar.ended().await;
+    assert!(status.success(), "{log}");
+    world.fault(json!({ "do": "clear" })).await;
+    let sidecar = world.sidecar().await;
+    while ended_at_the_server(&world, ALICE).await == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_revoked(&sidecar.token("snowflake", ALICE, None).await);
+    world.finish(sidecar).await;
+}

@@ -11,7 +11,7 @@ use bursar::model::{
 use bursar::secret::{Digest, Secret};
 use bursar::store::seal::{Sealer, generate_key};
 use bursar::store::sqlite::{OpenError, SqliteStore};
-use bursar::store::{Attempt, Begun, Candidate, Commit, Committed, Lease, Settled, Store, Which};
+use bursar::store::{Attempt, Begun, Candidate, Commit, Committed, Lease, Settled, Store, Tombstone, Which};
 
 struct Scene {
     directory: tempfile::TempDir,
@@ -332,4 +332,66 @@ async fn one_process_owns_the_file_and_another_key_damages_nothing() {
     drop(other);
     let store = scene.open().await;
     assert_eq!(begin(&store, &id("alice"), 0).await.refresh_token, secret("r1"));
+}
+
+#[tokio::test]
+async fn a_tombstone_ends_a_grant_and_takes_in_what_comes_late() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    grant(&store, "alice", "r1").await;
+    let attempt = begin(&store, &id("alice"), 0).await;
+    assert_eq!(store.revoke(&id("alice"), &key("alice"), at(1).wall).await.unwrap(), Tombstone::Put);
+    assert_eq!(store.revoke(&id("alice"), &key("alice"), at(2).wall).await.unwrap(), Tombstone::AlreadyThere);
+    assert_eq!(store.revoke(&id("bob"), &key("bob"), at(2).wall).await.unwrap(), Tombstone::Missing);
+    let ended = store.begin(&id("alice"), &lease("us"), &at(2)).await.unwrap();
+    assert!(matches!(ended, Begun::Ended(EndReason::Revoked, _)), "{ended:?}");
+    let late = store.commit(&id("alice"), attempt.version, &answer(Some("r2"), "a2", None)).await.unwrap();
+    assert_eq!(late, Committed::Revoked);
+    assert!(
+        store.access_token(&id("alice"), None).await.unwrap().is_none(),
+        "nothing of it is kept to be vended"
+    );
+    let lost = Settled::Ended(EndReason::Lost, at(3).wall);
+    assert!(!store.settle(&id("alice"), attempt.version, &lost).await.unwrap(), "it has ended already");
+    store.close().await;
+    drop(store);
+    let store = scene.open().await;
+    assert_eq!(store.to_revoke().await.unwrap(), [key("alice")]);
+    let mut waiting = store.revocations(&key("alice")).await.unwrap();
+    waiting.sort_by_key(|one| one.since);
+    let tokens: Vec<_> = waiting.iter().map(|one| one.refresh_token.clone()).collect();
+    assert_eq!(tokens, [secret("r1"), secret("r2")]);
+    assert_eq!(waiting[0].registration, "client at issuer");
+    let service = key("alice").service;
+    assert_eq!(store.revoked_since(&service, secret("r1").digest()).await.unwrap(), Some(at(1).wall));
+    assert_eq!(store.revoked_since(&service, secret("r3").digest()).await.unwrap(), None);
+    // The next consent is another grant, and what waits outlives it.
+    grant(&store, "alice", "r3").await;
+    assert_eq!(begin(&store, &id("alice"), 9).await.refresh_token, secret("r3"));
+    assert!(!store.erase(&key("alice")).await.unwrap(), "only what was revoked is forgotten");
+    for token in ["r1", "r2"] {
+        store.revoked(&key("alice"), secret(token).digest()).await.unwrap();
+    }
+    assert!(store.to_revoke().await.unwrap().is_empty());
+    assert_eq!(store.revoke(&id("alice"), &key("alice"), at(10).wall).await.unwrap(), Tombstone::Put);
+    assert!(store.erase(&key("alice")).await.unwrap());
+    assert!(store.grant(&id("alice")).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn the_clients_own_row_is_nobodys_grant() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    let own = GrantId::current(GrantKey { service: key("x").service, user: UserName::of_the_client() });
+    for registration in ["client at issuer", "client at another"] {
+        store.ensure_client_grant(&own, registration, at(0).wall).await.unwrap();
+        assert_eq!(store.grant(&own).await.unwrap().unwrap().registration, registration);
+    }
+    assert!(store.grants(&Which::default(), None, 10).await.unwrap().is_empty());
+    assert!(store.count().await.unwrap().is_empty());
+    let attempt = begin(&store, &own, 1).await;
+    assert_eq!(attempt.rotation, Rotation::Persistent, "there is nothing to use up");
+    assert!(store.in_doubt().await.unwrap().is_empty());
+    let done = store.commit(&own, attempt.version, &answer(None, "a1", None)).await.unwrap();
+    assert_eq!(done, Committed::Done(attempt.version + 1));
 }

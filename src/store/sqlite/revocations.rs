@@ -3,7 +3,7 @@
 use sqlx::{Sqlite, Transaction};
 
 use crate::clock::Timestamp;
-use crate::model::{EndReason, GrantId, GrantKey, GrantState};
+use crate::model::{EndReason, GrantId, GrantKey, GrantState, ServiceName};
 use crate::secret::{Digest, Secret};
 use crate::store::row::Reader;
 use crate::store::seal::Purpose;
@@ -12,7 +12,12 @@ use crate::store::sqlite::columns::{candidate_column, of_row};
 use crate::store::{PendingRevocation, StoreError, Tombstone};
 
 impl SqliteStore {
-    pub(super) async fn put_tombstone(&self, id: &GrantId, now: Timestamp) -> Result<Tombstone, StoreError> {
+    pub(super) async fn put_tombstone(
+        &self,
+        id: &GrantId,
+        key: &GrantKey,
+        now: Timestamp,
+    ) -> Result<Tombstone, StoreError> {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let row =
             of_row(sqlx::query("SELECT * FROM grants WHERE service = ? AND user = ? AND candidate = ?"), id)
@@ -25,7 +30,7 @@ impl SqliteStore {
             return Ok(Tombstone::AlreadyThere);
         }
         let refresh_token = self.sealer.open(Purpose::RefreshToken(id), sealed)?;
-        self.put_revocation(&mut transaction, &id.key, row.get("registration")?, &refresh_token, now).await?;
+        self.put_revocation(&mut transaction, key, row.get("registration")?, &refresh_token, now).await?;
         let query = if id.candidate.is_some() {
             of_row(sqlx::query("DELETE FROM grants WHERE service = ? AND user = ? AND candidate = ?"), id)
         } else {
@@ -123,6 +128,18 @@ impl SqliteStore {
             .collect()
     }
 
+    pub(super) async fn waits_to_be_revoked(
+        &self,
+        service: &ServiceName,
+        token: Digest,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let since =
+            sqlx::query_scalar("SELECT min(revoked_at) FROM revocations WHERE service = ? AND token = ?");
+        let since: Option<i64> =
+            since.bind(service.as_str()).bind(token.to_string()).fetch_one(&self.pool).await?;
+        Ok(since.map(Timestamp::from_millis))
+    }
+
     pub(super) async fn forget_revocation(&self, key: &GrantKey, token: Digest) -> Result<(), StoreError> {
         sqlx::query("DELETE FROM revocations WHERE service = ? AND user = ? AND token = ?")
             .bind(key.service.as_str())
@@ -130,7 +147,7 @@ impl SqliteStore {
             .bind(token.to_string())
             .execute(&self.pool)
             .await?;
-        Ok(())
+        self.forget_the_log().await
     }
 
     pub(super) async fn candidate_rows(&self) -> Result<Vec<GrantId>, StoreError> {
@@ -150,9 +167,14 @@ impl SqliteStore {
         .execute(&self.pool)
         .await?
         .rows_affected();
-        // What the log still says of them goes as well.
-        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&self.pool).await?;
+        self.forget_the_log().await?;
         Ok(erased > 0)
+    }
+
+    /// What was overwritten in the database still stands in its write-ahead log, until that begins anew.
+    async fn forget_the_log(&self) -> Result<(), StoreError> {
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&self.pool).await?;
+        Ok(())
     }
 
     pub(super) async fn put_client_grant(
