@@ -79,8 +79,7 @@ impl Handler for Api {
     type Memory = Memory;
 
     fn too_many(&self) -> Response<Full<Bytes>> {
-        let id = self.ids.next();
-        answer::finish(Problem::too_many_requests("too many connections").into_answer(&id), &id)
+        answer::too_many(&self.ids)
     }
 
     async fn answer(

@@ -23,7 +23,7 @@ use crate::entropy::Entropy;
 use crate::flight::{Crashed, Flights};
 use crate::jwt::{Claims, VerifyError};
 use crate::metrics::Metrics;
-use crate::model::{EndReason, Failure, GrantId, GrantState, Life, Service, ServiceName, TokenKey};
+use crate::model::{EndReason, Failure, Grant, GrantId, GrantState, Life, Service, ServiceName, TokenKey};
 use crate::ready::Ready;
 use crate::secret::Secret;
 use crate::store::{Store, StoreError};
@@ -270,10 +270,7 @@ impl Inner {
                 return Ok(token);
             }
             // Nor need anybody wait for an exchange to hear that a grant has ended.
-            let grant = self.parts.store.grant(&id).await.map_err(|error| store_failure(&error))?;
-            if let Some(GrantState::Ended { reason, since }) = grant.map(|grant| grant.state) {
-                return Err(Failure::LoginRequired { reason, since: Some(since) });
-            }
+            self.unless_ended(&id).await?;
         }
         let _turn = self.turns.take(&id).await;
         if !service.has_users() {
@@ -356,6 +353,17 @@ impl Inner {
         }
         let now = self.parts.clock.now().wall;
         store.ensure_client_grant(id, &registration, now).await.map_err(|error| store_failure(&error))
+    }
+
+    /// The grant, if there is one and it lives.
+    async fn unless_ended(&self, id: &GrantId) -> Result<Option<Grant>, Failure> {
+        let grant = self.parts.store.grant(id).await.map_err(|error| store_failure(&error))?;
+        match grant.as_ref().map(|grant| grant.state) {
+            Some(GrantState::Ended { reason, since }) => {
+                Err(Failure::LoginRequired { reason, since: Some(since) })
+            }
+            Some(GrantState::Active) | None => Ok(grant),
+        }
     }
 
     fn door(&self, service: &Service) -> Result<Arc<Door>, Failure> {

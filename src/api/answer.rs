@@ -73,6 +73,13 @@ pub async fn conclude(
     answer
 }
 
+/// What a client is told that is one connection too many.
+#[must_use]
+pub fn too_many(ids: &RequestIds) -> Response<Full<Bytes>> {
+    let id = ids.next();
+    finish(Problem::too_many_requests("too many connections").into_answer(&id), &id)
+}
+
 /// Puts on what every answer has.
 #[must_use]
 pub fn finish(mut answer: Response<Full<Bytes>>, id: &RequestId) -> Response<Full<Bytes>> {

@@ -126,6 +126,16 @@ impl Gate {
         *state = State { probes: state.probes, ..State::default() };
     }
 
+    /// It takes our client, as an answer from elsewhere than its token endpoint shows: ends only a doubt about that.
+    pub(super) fn client_accepted(&self) {
+        let mut state = self.lock();
+        let doubted =
+            matches!(&state.shut, Some((_, Failure::Refused { error, .. })) if error == "invalid_client");
+        if doubted {
+            *state = State { probes: state.probes, ..State::default() };
+        }
+    }
+
     /// It did not answer. `jitter` is 0 to 1000.
     pub(super) fn unanswered(&self, now: &Moment, jitter: u64) {
         self.shut(now, UNANSWERED, jitter, |retry_after| Failure::ServerUnavailable { retry_after });
@@ -213,6 +223,22 @@ mod tests {
         clock.advance(PROBE);
         drop(gate.admit(&clock.now()).unwrap_or_else(|failure| panic!("{failure:?}")));
         assert!(gate.admit(&clock.now()).is_ok(), "one that ended without an outcome makes room at once");
+    }
+
+    #[test]
+    fn that_the_client_is_accepted_ends_a_doubt_about_it_and_nothing_else() {
+        let clock = ManualClock::new(Timestamp::from_secs(1_800_000_000));
+        let refused = |error: &str| Failure::Refused { error: error.to_owned(), hint: "" };
+        for (error, opens) in [("invalid_client", true), ("unauthorized_client", false)] {
+            let gate = Gate::default();
+            gate.refused(&clock.now(), refused(error));
+            gate.client_accepted();
+            assert_eq!(gate.admit(&clock.now()).is_ok(), opens, "{error}");
+        }
+        let gate = Gate::default();
+        gate.unanswered(&clock.now(), 1000);
+        gate.client_accepted();
+        assert!(gate.admit(&clock.now()).is_err(), "its token endpoint has not answered");
     }
 
     #[test]

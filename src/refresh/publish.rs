@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::authorization_server::{Expected, Unverified};
 use crate::cache::CachedToken;
 use crate::jwt::{Verified, VerifyError};
-use crate::model::{EndReason, Failure, GrantId, GrantState, Service, TokenKey, UserName};
+use crate::model::{EndReason, Failure, GrantId, Service, TokenKey, UserName};
 use crate::refresh::{Inner, SHORTLY, store_failure};
 use crate::secret::Digest;
 use crate::store::StoredToken;
@@ -123,19 +123,9 @@ impl Inner {
             }
         }
         // Some grant has ended since, or the configuration has changed: was it this one?
-        match self
-            .parts
-            .store
-            .grant(&id)
-            .await
-            .map_err(|error| store_failure(&error))?
-            .map(|grant| grant.state)
-        {
-            Some(GrantState::Ended { reason, since }) => {
-                Err(Failure::LoginRequired { reason, since: Some(since) })
-            }
+        match self.unless_ended(&id).await? {
             // Good for whoever waits; the next one reads it from the store again.
-            Some(GrantState::Active) => Ok(token),
+            Some(_living) => Ok(token),
             None => Err(Failure::LoginRequired { reason: EndReason::NeverConnected, since: None }),
         }
     }

@@ -98,7 +98,7 @@ impl Engine {
             self.bury(&GrantId::current(key.clone()), key).await?;
         }
         let mut left = Vec::new();
-        let mut forgotten = self.bury_candidates(user, patience(), &mut left).await?;
+        let mut forgotten = self.bury_candidates(user, until, &mut left).await?;
         let waiting = store.to_revoke().await.map_err(|error| store_failure(&error))?;
         keys.extend(waiting.into_iter().filter(|key| key.user == *user));
         for key in &keys {
@@ -148,7 +148,7 @@ impl Engine {
     async fn bury_candidates(
         &self,
         user: &UserName,
-        patience: Duration,
+        until: Instant,
         left: &mut Left,
     ) -> Result<u64, Failure> {
         let (store, mut buried) = (&self.0.parts.store, 0);
@@ -167,7 +167,7 @@ impl Engine {
             }
             let key = GrantKey { service: id.key.service.clone(), user: user.clone() };
             // With its turn: an exchange of it may be under way, and what that brings must find its row.
-            let turn = tokio::time::timeout(patience, self.0.turns.take(&id)).await;
+            let turn = tokio::time::timeout_at(until, self.0.turns.take(&id)).await;
             if turn.is_err() || self.0.unsaved.holds(&id) {
                 left.push(format!("{key}: an import is under way; erase again when it is over"));
             } else if self.bury(&id, &key).await? == Tombstone::Put {
@@ -260,8 +260,7 @@ impl Inner {
         };
         match revocation {
             Revocation::Done => {
-                // It takes our client, whatever it said of it before.
-                door.gate.opened();
+                door.gate.client_accepted();
                 tracing::info!(grant = %key, "revoked at the authorization server");
             }
             Revocation::NotOffered => {
@@ -303,10 +302,18 @@ pub(super) async fn retry(inner: Weak<Inner>, again: Arc<Notify>) {
                 for (key, told) in round(&engine, due).await {
                     let tries = later.get(&key).map_or(0, |(_, tries)| *tries);
                     let jitter = 500 + engine.0.parts.entropy.below(500);
-                    let wait = match told.map_or(Some(SHORTLY), |told| told.again_after) {
-                        Some(after) => back_off(tries, RETRY, jitter).max(after.min(LOOK)),
-                        // Told, or not for us to do; should it still be there, that is long enough.
-                        None => LOOK,
+                    let wait = match told {
+                        Ok(told) if told.left.is_empty() => {
+                            // Should something of it come later, that has not waited yet.
+                            later.remove(&key);
+                            continue;
+                        }
+                        // Not for us to do, unless the configuration changes.
+                        Ok(Told { again_after: None, .. }) => LOOK,
+                        Ok(Told { again_after: Some(after), .. }) => {
+                            back_off(tries, RETRY, jitter).max(after.min(LOOK))
+                        }
+                        Err(_store_or_too_much_to_do) => back_off(tries, RETRY, jitter),
                     };
                     later.insert(key, (Instant::now() + wait, tries.saturating_add(1)));
                 }

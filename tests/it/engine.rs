@@ -17,8 +17,8 @@ use bursar::entropy::{Entropy, SystemEntropy};
 use bursar::jwt::SigningAlgorithm;
 use bursar::metrics::Metrics;
 use bursar::model::{
-    Failure, Grant, GrantId, GrantKey, Kind, Life, RoleName, Scope, Service, ServiceName, SpeaksFor,
-    TokenKey, UserName,
+    EndReason, Failure, Grant, GrantId, GrantKey, Kind, Life, RoleName, Scope, Service, ServiceName,
+    SpeaksFor, TokenKey, UserName,
 };
 use bursar::ready::Ready;
 use bursar::refresh::plan::Recovery;
@@ -332,5 +332,37 @@ async fn an_answer_that_can_not_be_written_after_a_doubt_is_not_presented_over()
     }
     running.engine.refresh(&Scene::token(None)).await.unwrap();
     scene.world.assert_nothing_was_lost().await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_could_not_be_written_when_its_grant_was_revoked_is_revoked_once_it_is() {
+    let scene = Scene::start().await;
+    let running = scene.connected().await;
+    scene.full.store(true, Ordering::Relaxed);
+    let failure = running.engine.token(&Scene::token(Some("ANALYST")), None).await.err();
+    assert!(matches!(failure, Some(Failure::StoreUnavailable { .. })), "{failure:?}");
+    let left = running.engine.revoke(&Scene::grant(), Duration::from_secs(5)).await.unwrap().unwrap();
+    assert!(left.iter().any(|left| left.contains("can't be written")), "{left:?}");
+    scene.full.store(false, Ordering::Relaxed);
+    let told = async {
+        loop {
+            let stats = scene.world.stats().await;
+            if stats["requests"]["revoke"].as_u64() >= Some(2)
+                && stats["families_revoked"][0]["reason"] == "revoked"
+            {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), told)
+        .await
+        .expect("the token that came last is revoked too");
+    let failure = running.engine.token(&Scene::token(None), None).await.err();
+    assert!(
+        matches!(failure, Some(Failure::LoginRequired { reason: EndReason::Revoked, .. })),
+        "{failure:?}"
+    );
     running.stop().await;
 }
