@@ -25,8 +25,8 @@ use crate::refresh::{Engine, Parts};
 use crate::server::{self, Limits};
 use crate::settings::Settings;
 use crate::socket::{self, Listening};
-use crate::store::Store;
 use crate::store::metered::MeteredStore;
+use crate::store::{Store, StoreError};
 use crate::tasks::Tasks;
 
 mod open;
@@ -191,7 +191,9 @@ impl App {
     /// # Errors
     /// If the store does not say what was left.
     pub async fn start(self) -> Result<Running, StartError> {
-        self.engine.recover().await.map_err(|error| StartError::Failed(error.to_string()))?;
+        let failed = |error: StoreError| StartError::Failed(error.to_string());
+        self.engine.recover().await.map_err(failed)?;
+        self.engine.look_after().await.map_err(failed)?;
         let (listener, handler, limits) = self.vending;
         let serving = server::serve(
             "vending",

@@ -66,6 +66,11 @@ pub trait AuthorizationServer: Send + Sync {
     /// Issuer and client in one text: what a refresh token from here is bound to.
     fn registration(&self) -> String;
 
+    /// What its last answer said of its rate limit, if it said anything.
+    fn rate_limit(&self) -> Option<RateLimit> {
+        None
+    }
+
     /// Reads the client's secret again, for secrets overlap while they are changed. Whether it has changed.
     async fn reload_client_secret(&self) -> bool;
 }
@@ -94,6 +99,17 @@ impl<'a> Expected<'a> {
             scope: self.scope,
         }
     }
+}
+
+/// How much more the server would take, as of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Requests in a window, by whomever.
+    pub limit: u32,
+    /// How many are left of them.
+    pub remaining: u32,
+    /// When the window ends, by our boot clock.
+    pub resets_at: Duration,
 }
 
 /// How a refresh ended.
@@ -160,7 +176,10 @@ impl Misconfiguration {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Introspection {
     /// It would be accepted.
-    Active,
+    Active {
+        /// `exp`, if the server says when it ends.
+        expires_at: Option<Timestamp>,
+    },
     /// It would not.
     Inactive,
     /// The server offers no introspection.

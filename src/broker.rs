@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use moka::sync::Cache;
 use prometheus::{Histogram, IntCounter};
 
 use crate::authorization_server::Unverified;
@@ -13,7 +14,7 @@ use crate::metrics::Metrics;
 use crate::model::{Failure, Freshness, Service, TokenKey};
 use crate::policy::Permit;
 use crate::refresh::Engine;
-use crate::secret::Secret;
+use crate::secret::{Digest, Secret};
 
 /// What a caller is told to wait where nothing better is known.
 const SHORTLY: Duration = Duration::from_secs(1);
@@ -26,6 +27,7 @@ pub struct Broker {
     metrics: Arc<Metrics>,
     from_cache: Histogram,
     from_refresh: Histogram,
+    rejections: Rejections,
 }
 
 /// A token that was handed out, and what must still hold for it to be handed out again to the same caller.
@@ -43,41 +45,45 @@ impl Broker {
     pub fn new(engine: Engine, cache: TokenCache, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
         let duration = |source| metrics.token_request_duration.with_label_values(&[source]);
         let (from_cache, from_refresh) = (duration("cache"), duration("refresh"));
-        Self { engine, cache, clock, metrics, from_cache, from_refresh }
+        Self { engine, cache, clock, metrics, from_cache, from_refresh, rejections: Rejections::default() }
     }
 
-    /// The token that `permit` is for, with at least `min_ttl` of life (by default what the configuration promises) at the
-    /// moment that comes with it, within `patience`.
+    /// The token that `permit` is for, as `wanted`, at the moment that comes with it, within `patience`.
     ///
     /// # Errors
     /// Why there is none. After [`Failure::Timeout`] the refresh goes on.
     pub async fn vend(
         &self,
         permit: &Permit,
-        min_ttl: Option<Duration>,
+        wanted: &Wanted,
         patience: Duration,
     ) -> Result<(Held, Moment), Failure> {
         let started = self.clock.now();
         let key = permit.key();
-        let at_hand = self.cache.get(key).map(|token| self.unless_too_old(key, token, min_ttl, &started));
+        let at_hand = self.cache.get(key).map(|token| self.judge(key, token, wanted, &started));
         let (result, source) = match at_hand {
-            Some(Ok(token)) => (Ok((token, started)), &self.from_cache),
-            none_or_too_old => {
-                let too_old = none_or_too_old.and_then(Result::err);
-                let waiting = tokio::time::timeout(patience, self.wait_for(key, min_ttl, too_old));
+            Some(Rung::Give(token)) => (Ok((token, started)), &self.from_cache),
+            rung => {
+                let waiting = tokio::time::timeout(patience, self.wait_for(key, wanted, rung));
                 (waiting.await.unwrap_or(Err(Failure::Timeout)), &self.from_refresh)
             }
         };
-        let word = result.as_ref().map_or_else(Failure::word, |_| "ok");
+        let word = match &result {
+            Ok((token, _)) if token.issued.is_due(&started) && self.engine.is_failing(key) => "stale",
+            Ok(_) => "ok",
+            Err(failure) => failure.word(),
+        };
         let requests = self.metrics.token_requests.with_label_values(&[key.grant.service.as_str(), word]);
         requests.inc();
         let (token, judged_at) = result?;
-        source.observe(self.clock.now().since(&started).unwrap_or_default().as_secs_f64());
+        let now = self.clock.now();
+        token.usage.touch(&now);
+        source.observe(now.since(&started).unwrap_or_default().as_secs_f64());
         // The token may have been replaced while it was on its way here: then it is not held.
         let generation = self.cache.generation();
         let is_there = self.cache.get(key).is_some_and(|there| Arc::ptr_eq(&there, &token));
         let generation = if is_there { generation } else { u64::MAX };
-        let wanted = self.engine.life().wanted(token.issued.expires_in, min_ttl);
+        let wanted = self.engine.life().wanted(token.issued.expires_in, wanted.min_ttl);
         Ok((Held { token, wanted, generation, requests }, judged_at))
     }
 
@@ -87,9 +93,11 @@ impl Broker {
     pub fn again(&self, held: &Held) -> Option<Moment> {
         let now = self.clock.now();
         let unchanged = held.generation == self.cache.generation();
-        if !unchanged || held.token.issued.freshness(&now, held.wanted) != Freshness::Fresh {
+        let fresh = held.token.issued.freshness(&now, held.wanted) == Freshness::Fresh;
+        if !unchanged || !fresh || !held.token.usage.is_vouched_for(&now) {
             return None;
         }
+        held.token.usage.touch(&now);
         held.requests.inc();
         self.from_cache.observe(self.clock.now().since(&now).unwrap_or_default().as_secs_f64());
         Some(now)
@@ -110,52 +118,133 @@ impl Broker {
         }
     }
 
-    /// The ladder: a token that can be handed out at once, or `None` if its caller has to wait for another.
-    fn unless_too_old(
-        &self,
-        key: &TokenKey,
-        token: Arc<CachedToken>,
-        min_ttl: Option<Duration>,
-        now: &Moment,
-    ) -> Result<Arc<CachedToken>, Arc<CachedToken>> {
-        let wanted = self.engine.life().wanted(token.issued.expires_in, min_ttl);
-        match token.issued.freshness(now, wanted) {
-            Freshness::Fresh => Ok(token),
+    /// The ladder (design 3).
+    fn judge(&self, key: &TokenKey, token: Arc<CachedToken>, wanted: &Wanted, now: &Moment) -> Rung {
+        if wanted.refuses(&token) {
+            return Rung::Replace(token);
+        }
+        let least = self.engine.life().wanted(token.issued.expires_in, wanted.min_ttl);
+        match token.issued.freshness(now, least) {
+            Freshness::Fresh | Freshness::Due if !token.usage.is_vouched_for(now) => Rung::Vouch(token),
+            Freshness::Fresh => Rung::Give(token),
             Freshness::Due => {
                 // Goes on behind the caller's back; the next one finds its result.
                 drop(self.engine.token(key, Some(token.version)));
-                Ok(token)
+                Rung::Give(token)
             }
-            Freshness::Short | Freshness::Gone => Err(token),
+            Freshness::Short | Freshness::Gone => Rung::Replace(token),
         }
     }
 
-    /// `at_hand` is too old, or there is none.
+    /// What is at hand can't be given as it is, or there is nothing.
     async fn wait_for(
         &self,
         key: &TokenKey,
-        min_ttl: Option<Duration>,
-        at_hand: Option<Arc<CachedToken>>,
+        wanted: &Wanted,
+        at_hand: Option<Rung>,
     ) -> Result<(Arc<CachedToken>, Moment), Failure> {
-        let too_old = match at_hand {
-            Some(token) => token,
+        let rung = match at_hand {
+            Some(rung) => rung,
             None => {
                 let stored = self.engine.token(key, None).await?;
-                let now = self.clock.now();
-                match self.unless_too_old(key, stored, min_ttl, &now) {
-                    Ok(token) => return Ok((token, now)),
-                    Err(token) => token,
-                }
+                self.judge(key, stored, wanted, &self.clock.now())
             }
         };
+        let too_old = match rung {
+            Rung::Give(token) => return Ok((token, self.clock.now())),
+            Rung::Vouch(token) => {
+                self.engine.vouch(key, &token.usage).await?;
+                return Ok((token, self.clock.now()));
+            }
+            Rung::Replace(token) => token,
+        };
+        let rejected = wanted.rejected.filter(|_| wanted.refuses(&too_old));
+        if let Some(rejected) = rejected {
+            self.rejections.enter(key, rejected, &self.clock.now())?;
+        }
         let token = self.engine.token(key, Some(too_old.version)).await?;
+        if rejected.is_some() {
+            self.rejections.replaced(key);
+        }
         let (life, now) = (self.engine.life(), self.clock.now());
-        let wanted = life.wanted(token.issued.expires_in, min_ttl);
+        let least = life.wanted(token.issued.expires_in, wanted.min_ttl);
         let left = token.issued.remaining(&now);
-        if left.is_zero() || left < life.promised(token.issued.expires_in).min(wanted) {
-            // The exchange took so long that its token is old already; the next one may be quicker.
+        if left.is_zero()
+            || left < life.promised(token.issued.expires_in).min(least)
+            || wanted.refuses(&token)
+        {
+            // The exchange took so long that its token is old already; the next one may be quicker. Or the server gave the
+            // same token once more.
             return Err(Failure::ServerUnavailable { retry_after: SHORTLY });
         }
         Ok((token, now))
+    }
+}
+
+/// What a caller wants of a token.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    /// At least this much life; by default what the configuration promises.
+    pub min_ttl: Option<Duration>,
+    /// Not this one: the service refused it.
+    pub rejected: Option<Digest>,
+}
+
+impl Wanted {
+    fn refuses(&self, token: &CachedToken) -> bool {
+        self.rejected.is_some_and(|rejected| token.token().digest() == rejected)
+    }
+}
+
+/// Where a token stands for a caller.
+enum Rung {
+    /// It can be handed out at once.
+    Give(Arc<CachedToken>),
+    /// Once its server has said that its grant lives.
+    Vouch(Arc<CachedToken>),
+    /// Only another one will do.
+    Replace(Arc<CachedToken>),
+}
+
+/// Which tokens were replaced lately because a service refused them: a service that refuses everything must not become a
+/// storm at the authorization server.
+struct Rejections(Cache<TokenKey, Rejection>);
+
+#[derive(Clone, Copy)]
+struct Rejection {
+    at: Duration,
+    token: Digest,
+    /// Another token has come since.
+    replaced: bool,
+}
+
+/// Between two of one token's.
+const BETWEEN_REJECTIONS: Duration = Duration::from_mins(1);
+
+impl Default for Rejections {
+    fn default() -> Self {
+        Self(Cache::builder().max_capacity(100_000).time_to_idle(BETWEEN_REJECTIONS * 2).build())
+    }
+}
+
+impl Rejections {
+    /// May a refresh be made for this reason? Who comes with the same token while it is under way joins it.
+    fn enter(&self, key: &TokenKey, token: Digest, now: &Moment) -> Result<(), Failure> {
+        if let Some(last) = self.0.get(key) {
+            let retry_after = (last.at + BETWEEN_REJECTIONS).saturating_sub(now.boot);
+            match (retry_after.is_zero(), last.token == token && !last.replaced) {
+                (false, false) => return Err(Failure::RejectedTooOften { retry_after }),
+                (false, true) => return Ok(()),
+                (true, _) => {}
+            }
+        }
+        self.0.insert(key.clone(), Rejection { at: now.boot, token, replaced: false });
+        Ok(())
+    }
+
+    fn replaced(&self, key: &TokenKey) {
+        if let Some(last) = self.0.get(key) {
+            self.0.insert(key.clone(), Rejection { replaced: true, ..last });
+        }
     }
 }

@@ -26,6 +26,49 @@ pub struct TokenCache {
     generation: Arc<AtomicU64>,
 }
 
+/// How a token is used: shared by the tokens that follow one another under one key, and by those who look after them.
+#[derive(Debug)]
+pub struct Usage {
+    // Milliseconds of the boot clock; 0 is never.
+    asked: AtomicU64,
+    vouched: AtomicU64,
+}
+
+impl Usage {
+    /// Asked for at `asked` of the boot clock; nobody has to vouch for it.
+    #[must_use]
+    pub fn new(asked: Option<Duration>) -> Self {
+        let asked = asked.map_or(0, |asked| millis(asked).max(1));
+        Self { asked: AtomicU64::new(asked), vouched: AtomicU64::new(u64::MAX) }
+    }
+
+    /// Somebody asks for it.
+    pub fn touch(&self, now: &Moment) {
+        self.asked.store(millis(now.boot).max(1), Ordering::Relaxed);
+    }
+
+    /// When somebody did last, if ever.
+    #[must_use]
+    pub fn asked(&self) -> Option<Duration> {
+        Some(self.asked.load(Ordering::Relaxed)).filter(|asked| *asked > 0).map(Duration::from_millis)
+    }
+
+    /// The authorization server has said that the grant lives, which is good until then.
+    pub fn vouch(&self, until: Duration) {
+        self.vouched.store(millis(until), Ordering::Relaxed);
+    }
+
+    /// Whether that is still good, or nobody has to vouch.
+    #[must_use]
+    pub fn is_vouched_for(&self, now: &Moment) -> bool {
+        millis(now.boot) < self.vouched.load(Ordering::Relaxed)
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// An access token that was verified and is durable.
 pub struct CachedToken {
     verified: Verified,
@@ -35,6 +78,8 @@ pub struct CachedToken {
     pub scope: Scope,
     /// The grant's version that it came with.
     pub version: i64,
+    /// Who uses it.
+    pub usage: Arc<Usage>,
     // The JSON answer, cut where `expires_in` stands: only that number changes between two answers.
     head: Vec<u8>,
     tail: Vec<u8>,
@@ -82,14 +127,10 @@ impl TokenCache {
         self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// Which there are, and how long until each is due; one that is due already waits for somebody to ask for it.
+    /// How many there are.
     #[must_use]
-    pub fn due(&self, now: &Moment) -> Vec<(Arc<TokenKey>, Duration)> {
-        let left = |token: &CachedToken| {
-            let after_due = token.issued.expires_in.saturating_sub(token.issued.refresh_after);
-            token.issued.remaining(now).saturating_sub(after_due)
-        };
-        self.tokens.iter().map(|(key, token)| (key, left(&token))).collect()
+    pub fn count(&self) -> usize {
+        self.tokens.iter().count()
     }
 
     /// How many there are, roughly.
@@ -108,7 +149,14 @@ impl TokenCache {
 impl CachedToken {
     /// Prepares the answer once.
     #[must_use]
-    pub fn new(key: &TokenKey, verified: Verified, issued: Issued, scope: Scope, version: i64) -> Self {
+    pub fn new(
+        key: &TokenKey,
+        verified: Verified,
+        issued: Issued,
+        scope: Scope,
+        version: i64,
+        usage: Arc<Usage>,
+    ) -> Self {
         let head = json!({ "access_token": verified.token().expose(), "token_type": "Bearer" }).to_string();
         let mut tail = json!({
             "expires_at": issued.expires_at().to_string(),
@@ -123,7 +171,7 @@ impl CachedToken {
         let tail = tail.to_string();
         let head = format!("{},\"expires_in\":", head.trim_end_matches('}')).into_bytes();
         let tail = format!(",{}", tail.trim_start_matches('{')).into_bytes();
-        Self { verified, issued, scope, version, head, tail }
+        Self { verified, issued, scope, version, usage, head, tail }
     }
 
     /// The bearer token.
@@ -166,7 +214,14 @@ mod tests {
             refresh_after: Duration::from_secs(75),
         };
         let verified = Verified::opaque(Secret::new("tok\"en}".into()));
-        let token = CachedToken::new(&key, verified, issued, Scope::from_wire("offline_access a"), 1);
+        let token = CachedToken::new(
+            &key,
+            verified,
+            issued,
+            Scope::from_wire("offline_access a"),
+            1,
+            Arc::new(Usage::new(None)),
+        );
         for left in [100, 99] {
             let answer: serde_json::Value = serde_json::from_slice(&token.json(&clock.now())).unwrap();
             assert_eq!(

@@ -3,8 +3,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder as _, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 
 /// From a memory lookup to a caller's whole wait.
@@ -13,6 +13,8 @@ const REQUEST_BUCKETS: &[f64] = &[0.000_1, 0.000_5, 0.001, 0.005, 0.025, 0.1, 0.
 const REFRESH_BUCKETS: &[f64] = &[0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
 /// From a cached page to a disk in trouble.
 const STORE_BUCKETS: &[f64] = &[0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.25, 1.0];
+/// From at once to an outage of an hour.
+const LATENESS_BUCKETS: &[f64] = &[0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0];
 /// What has no buckets.
 const PLAIN: &[f64] = &[];
 
@@ -72,6 +74,12 @@ metrics! {
         "Requests to the token endpoint, by answer";
     refresh_duration: HistogramVec = "bursar_refresh_duration_seconds" ["authorization_server"] REFRESH_BUCKETS
         "How long an exchange took, from the request to its whole answer";
+    refresh_lateness: Histogram = "bursar_refresh_lateness_seconds" [] LATENESS_BUCKETS
+        "How long after they were due tokens in use were refreshed";
+    refresh_budget_used: GaugeVec = "bursar_refresh_budget_used_ratio" ["authorization_server"] PLAIN
+        "Requests of the last minute as a share of requests_per_minute";
+    grant_expiry: IntGaugeVec = "bursar_grant_expiry_timestamp_seconds" ["service"] PLAIN
+        "When the first living grant ends by itself, of those that are known to";
     grants: IntGaugeVec = "bursar_grants" ["service", "state"] PLAIN
         "Grants by state: active, or why they ended";
     access_tokens_cached: IntGauge = "bursar_access_tokens_cached" [] PLAIN
@@ -127,6 +135,14 @@ impl Metrics {
         }
     }
 
+    /// When the first living grant of each service ends, in place of what was said before.
+    pub fn grants_end(&self, ends: impl Iterator<Item = (String, i64)>) {
+        self.grant_expiry.reset();
+        for (service, end) in ends {
+            self.grant_expiry.with_label_values(&[&service]).set(end);
+        }
+    }
+
     /// The exposition in Prometheus' text format.
     #[must_use]
     pub fn text(&self) -> Vec<u8> {
@@ -162,6 +178,20 @@ impl Metric for IntGauge {
     const KIND: &'static str = "gauge";
     fn make(name: &str, help: &str, _: &[&str], _: &[f64]) -> Result<Self, prometheus::Error> {
         Self::new(name, help)
+    }
+}
+
+impl Metric for GaugeVec {
+    const KIND: &'static str = "gauge";
+    fn make(name: &str, help: &str, labels: &[&str], _: &[f64]) -> Result<Self, prometheus::Error> {
+        Self::new(Opts::new(name, help), labels)
+    }
+}
+
+impl Metric for Histogram {
+    const KIND: &'static str = "histogram";
+    fn make(name: &str, help: &str, _: &[&str], buckets: &[f64]) -> Result<Self, prometheus::Error> {
+        Self::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))
     }
 }
 

@@ -8,7 +8,7 @@ mod service;
 mod token;
 
 pub use failure::Failure;
-pub use grant::{EndReason, Grant, GrantState, Rotation, SameOrNew};
+pub use grant::{EndReason, Expiry, Grant, GrantState, Rotation, SameOrNew};
 pub use ids::{GrantId, GrantKey, RequestId, RequestIds, RoleName, ServiceName, TokenKey, UserName};
 pub use scope::{Scope, ScopeError};
 pub use service::{Kind, Service, SpeaksFor};

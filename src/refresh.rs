@@ -3,11 +3,14 @@
 //!
 //! ```text
 //! token        joins the flight for this token, or starts one
-//!   recall     what the store has is good enough? after a restart it mostly is
+//!   recall     what the store has is good enough? after a restart it mostly is  (fetch.rs)
 //!   turn       one exchange per grant; roles of one grant queue up
 //!   exchange   lease and write-ahead, one POST, durable            (exchange.rs)
 //!   publish    verified, only then in the cache
 //! ```
+//!
+//! Nobody has to ask: tokens in use are refreshed ahead (schedule.rs, ahead.rs) within the server's budget, other grants are
+//! kept alive (keep_alive.rs), and where it is wanted the server is asked whether grants live (liveness.rs).
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,38 +26,50 @@ use crate::entropy::Entropy;
 use crate::flight::{Crashed, Flights};
 use crate::jwt::{Claims, VerifyError};
 use crate::metrics::Metrics;
-use crate::model::{EndReason, Failure, Grant, GrantId, GrantState, Life, Service, ServiceName, TokenKey};
+use crate::model::{Failure, Grant, GrantId, GrantState, Life, Service, ServiceName, TokenKey};
 use crate::ready::Ready;
 use crate::secret::Secret;
 use crate::store::{Store, StoreError};
 use crate::tasks::Tasks;
 
+mod admission;
+mod ahead;
+mod budget;
 mod doubts;
 mod exchange;
+mod fetch;
 mod gate;
 mod holdoff;
 mod import;
+mod keep_alive;
+mod liveness;
 mod pace;
 /// May a refresh token be presented now?
 pub mod plan;
 mod publish;
 /// Grants are revoked, users forgotten.
 pub mod revoke;
+mod schedule;
 /// What a reload replaces.
 pub mod setup;
 mod status;
+mod timers;
 mod turns;
 mod unsaved;
+mod watchers;
 
 use doubts::{MOST_DOUBTS, pursue_doubts};
-use exchange::Leave;
+use fetch::Want;
 use holdoff::Holdoffs;
+use liveness::Checks;
 use revoke::Revoking;
+use schedule::Schedule;
 use setup::{Door, InUse, Setup};
 pub use status::DoorStatus;
 use status::count_grants;
 use turns::Turns;
 use unsaved::Unsaved;
+use watchers::Watchers;
 
 /// What a caller is told to wait where nothing better is known.
 const SHORTLY: Duration = Duration::from_secs(1);
@@ -89,6 +104,11 @@ struct Inner {
     flights: Flights<Flight, Result<Arc<CachedToken>, Failure>>,
     turns: Turns,
     holdoffs: Holdoffs,
+    schedule: Mutex<Schedule>,
+    checks: Checks,
+    watchers: Watchers,
+    /// Woken when something is due sooner than was known.
+    wake: Arc<Notify>,
     unsaved: Unsaved,
     /// Counts the times that tokens went out of the cache because their grant, or the configuration, is another one now; so
     /// that who was just about to put one in notices. Held while either is done.
@@ -102,7 +122,7 @@ struct Inner {
 }
 
 /// One flight for each token; those that want an exchange whatever is at hand do not share with those that don't.
-type Flight = (TokenKey, Leave);
+type Flight = (TokenKey, bool);
 
 impl Engine {
     /// Starts nothing yet.
@@ -131,6 +151,10 @@ impl Engine {
             flights,
             turns,
             holdoffs,
+            schedule: Mutex::default(),
+            checks: Checks::default(),
+            watchers: Watchers::default(),
+            wake: Arc::default(),
             unsaved,
             endings,
             revoking,
@@ -161,6 +185,24 @@ impl Engine {
         key: &TokenKey,
     ) -> impl Future<Output = Result<Arc<CachedToken>, Failure>> + Send + use<> {
         self.join(key, Want::Exchange)
+    }
+
+    /// Looks after what an earlier process had in use, and whatever comes into use, from now on. After `recover`.
+    ///
+    /// # Errors
+    /// If the store can't be asked.
+    pub async fn look_after(&self) -> Result<usize, StoreError> {
+        let restored = self.0.restore().await?;
+        let (tasks, wake) = (&self.0.parts.tasks, Arc::clone(&self.0.wake));
+        tasks.spawn_until_stop(ahead::keep_ahead(Arc::downgrade(&self.0), wake));
+        tasks.spawn_until_stop(keep_alive::keep_alive(Arc::downgrade(&self.0)));
+        Ok(restored)
+    }
+
+    /// Whether the token could not be refreshed when it was due.
+    #[must_use]
+    pub fn is_failing(&self, key: &TokenKey) -> bool {
+        self.0.schedule().is_failing(key)
     }
 
     /// Goes after the exchanges of which an earlier process left open whether they took place. Each goes on by itself.
@@ -214,6 +256,7 @@ impl Engine {
         self.0.holdoffs.clear_all();
         drop(endings);
         self.0.recount.notify_one();
+        self.0.wake.notify_one();
         // What could not be revoked may be now.
         self.0.revoking.wake_all();
     }
@@ -229,7 +272,7 @@ impl Engine {
         want: Want,
     ) -> impl Future<Output = Result<Arc<CachedToken>, Failure>> + Send + use<> {
         let (inner, token_key) = (Arc::clone(&self.0), key.clone());
-        let flight = (key.clone(), want.leave());
+        let flight = (key.clone(), want.is_for_an_exchange());
         let flight = self.0.flights.join(&flight, move || async move { inner.fly(&token_key, want).await });
         async move {
             flight.result().await.unwrap_or_else(|crashed| {
@@ -242,106 +285,7 @@ impl Engine {
     }
 }
 
-/// What a flight is for.
-#[derive(Clone, Copy)]
-enum Want {
-    /// A token of another version than this one, with enough life.
-    Newer(Option<i64>),
-    /// An exchange.
-    Exchange,
-}
-
-impl Want {
-    fn leave(self) -> Leave {
-        match self {
-            Self::Newer(_) => Leave::Asked,
-            Self::Exchange => Leave::Granted,
-        }
-    }
-}
-
 impl Inner {
-    async fn fly(&self, key: &TokenKey, want: Want) -> Result<Arc<CachedToken>, Failure> {
-        let id = GrantId::current(key.grant.clone());
-        let service = self.service(&key.grant.service)?;
-        if let Want::Newer(seen) = want {
-            // Without the turn, so that a slow exchange of another role holds up nobody whose token is in the store.
-            if let Some(token) = self.recall(key, &service, seen).await? {
-                return Ok(token);
-            }
-            // Nor need anybody wait for an exchange to hear that a grant has ended.
-            self.unless_ended(&id).await?;
-        }
-        let _turn = self.turns.take(&id).await;
-        if !service.has_users() {
-            self.ensure_client_grant(&id, &service).await?;
-        }
-        if let Want::Newer(seen) = want {
-            if let Some(token) = self.recall(key, &service, seen).await? {
-                return Ok(token);
-            }
-            if let Some(failure) = self.holdoffs.get(key, &self.parts.clock.now()) {
-                return Err(failure);
-            }
-        }
-        let result = self.obtain(&id, key, &service, want.leave()).await;
-        match &result {
-            Ok(_) => self.holdoffs.clear(key),
-            // Any name can be asked about.
-            Err(failure @ Failure::LoginRequired { reason: EndReason::NeverConnected, .. }) => {
-                tracing::debug!(grant = %key.grant, ?failure, "no fresh token");
-            }
-            Err(failure) => tracing::warn!(grant = %key.grant, role = ?key.role, ?failure, "no fresh token"),
-        }
-        result
-    }
-
-    /// Exchanges, and where a role's scope is refused finds out whether it is the role or everything.
-    async fn obtain(
-        &self,
-        id: &GrantId,
-        key: &TokenKey,
-        service: &Service,
-        leave: Leave,
-    ) -> Result<Arc<CachedToken>, Failure> {
-        let endings = *self.endings();
-        let result = self.exchange(id, service, key.role.as_ref(), leave).await;
-        let stored = match result {
-            Err(Failure::Refused { error, .. })
-                if error == "invalid_scope" && key.role.is_some() && service.has_users() =>
-            {
-                let defaults = self
-                    .exchange(id, service, None, leave)
-                    .await
-                    .map_err(|failure| self.held_off(key, failure))?;
-                let default_key = TokenKey { grant: key.grant.clone(), role: None };
-                self.publish(&default_key, service, defaults, endings).await?;
-                let since = Some(self.parts.clock.now().wall);
-                let failure = Failure::LoginRequired { reason: EndReason::RoleNotGranted, since };
-                return Err(self.held_off(key, failure));
-            }
-            other => other.map_err(|failure| self.held_off(key, failure))?,
-        };
-        self.publish(key, service, stored, endings).await
-    }
-
-    /// Remembers failures that would come again at once, so that callers get them from memory for a while.
-    fn held_off(&self, key: &TokenKey, failure: Failure) -> Failure {
-        let wait = match &failure {
-            Failure::Refused { .. } | Failure::TokenInvalid { .. } => None,
-            Failure::LoginRequired { reason: EndReason::RoleNotGranted, .. } => Some(Duration::from_mins(1)),
-            Failure::ServerUnavailable { retry_after } => Some(*retry_after),
-            Failure::LoginRequired { .. }
-            | Failure::StoreUnavailable { .. }
-            | Failure::Timeout
-            | Failure::UserMismatch { .. }
-            | Failure::Internal(_) => return failure,
-        };
-        let jitter = self.parts.entropy.below(1000);
-        self.holdoffs.hold(key, &failure, wait, &self.parts.clock.now(), jitter);
-        failure
-    }
-
     /// A service whose tokens speak for the client itself has one row, made when it is first needed.
     async fn ensure_client_grant(&self, id: &GrantId, service: &Service) -> Result<(), Failure> {
         let store = &self.parts.store;
@@ -374,6 +318,10 @@ impl Inner {
     fn service(&self, name: &ServiceName) -> Result<Arc<Service>, Failure> {
         let found = self.in_use.load().services.get(name).cloned();
         found.ok_or_else(|| Failure::Internal(format!("service {name} is not configured")))
+    }
+
+    fn schedule(&self) -> std::sync::MutexGuard<'_, Schedule> {
+        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn endings(&self) -> std::sync::MutexGuard<'_, u64> {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
 /// A refresh token, access token, client secret or key in text form.
@@ -63,6 +65,12 @@ impl Digest {
             *to = *from;
         }
         Self(bytes)
+    }
+
+    /// From base64url without padding, as the token interface takes it.
+    #[must_use]
+    pub fn from_base64url(text: &str) -> Option<Self> {
+        URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).ok()?.try_into().ok().map(Self)
     }
 
     /// From 64 hexadecimal digits.

@@ -27,6 +27,9 @@ use reader::{Problems, Section};
 /// Where the configuration is when nobody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/bursar/bursar.toml";
 
+/// Okta ends no grant sooner that is not used.
+const SHORTEST_KEEP_ALIVE: Duration = Duration::from_mins(10);
+
 /// A configuration that can be worked with.
 #[derive(Debug)]
 pub struct Settings {
@@ -48,6 +51,10 @@ pub struct Settings {
     pub life: Life,
     /// How long one process may hold a grant's refresh.
     pub lease: Duration,
+    /// Event streams of one uid at the same time.
+    pub event_streams: usize,
+    /// How long before a grant ends by itself that is said.
+    pub warn_before: Duration,
 }
 
 /// What can't change while a process runs.
@@ -107,6 +114,10 @@ pub struct Server {
     pub leeway: Duration,
     /// How long one request may take.
     pub request_timeout: Duration,
+    /// Our share of its rate limit.
+    pub requests_per_minute: u32,
+    /// How often it is asked whether grants in use still live, if it is.
+    pub liveness: Option<Duration>,
 }
 
 /// How to log.
@@ -169,6 +180,8 @@ impl Settings {
         let store = root.section("store");
         let refresh = root.section("refresh");
         let log = root.section("log");
+        let limits = root.section("limits");
+        let notify = root.section("notify");
         let lease = refresh.duration("lease", Duration::from_secs(10));
         let servers = servers::read(&root, lease);
         let proxies = servers::proxies(&root);
@@ -194,11 +207,13 @@ impl Settings {
             callers,
             life: read_life(&refresh),
             lease,
+            event_streams: limits.number("event_streams", 64, 0..=100_000),
+            warn_before: notify.duration("warn_before", Duration::from_hours(3 * 24)),
         };
         if settings.fixed.socket.path == settings.fixed.admin.path {
             admin.problem("path", "must not be the vending socket's");
         }
-        for section in [socket, admin, store, refresh, log, root] {
+        for section in [socket, admin, store, refresh, log, limits, notify, root] {
             section.finish();
         }
         let found = problems.found();
@@ -263,7 +278,12 @@ fn read_life(section: &Section<'_>) -> Life {
         floor: section.duration("floor", Duration::from_secs(30)),
         ceiling: section.duration("ceiling", Duration::from_mins(20)),
         min_ttl: section.duration("min_ttl", Duration::from_mins(1)),
+        idle_after: section.positive_duration("idle_after", Duration::from_hours(2)),
+        keep_alive: section.duration_or_never("keep_alive", Some(Duration::from_hours(3 * 24))),
     };
+    if life.keep_alive.is_some_and(|keep_alive| keep_alive < SHORTEST_KEEP_ALIVE) {
+        section.problem("keep_alive", "must be at least 10m, or \"never\"");
+    }
     if life.floor > life.ceiling {
         section.problem("floor", "must not be longer than refresh.ceiling");
     }

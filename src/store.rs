@@ -13,7 +13,8 @@ use async_trait::async_trait;
 
 use crate::clock::{Moment, Timestamp};
 use crate::model::{
-    EndReason, Grant, GrantId, GrantKey, Issued, RoleName, Rotation, Scope, ServiceName, UserName,
+    EndReason, Expiry, Grant, GrantId, GrantKey, Issued, RoleName, Rotation, Scope, ServiceName, TokenKey,
+    UserName,
 };
 use crate::secret::{Digest, Secret};
 
@@ -135,6 +136,29 @@ pub trait Store: Send + Sync {
     /// waits to be revoked stays until then.
     async fn erase(&self, key: &GrantKey) -> Result<bool, StoreError>;
 
+    /// The tokens that somebody had asked for since `since` when they were written, of grants that live.
+    async fn in_use(&self, since: Timestamp) -> Result<Vec<InUse>, StoreError>;
+
+    /// The grants of a service that live, are not in doubt and gave no token since `before`, longest unused first, at most
+    /// `limit` after `after`.
+    async fn unused(
+        &self,
+        service: &ServiceName,
+        before: Timestamp,
+        after: Option<&Unused>,
+        limit: u32,
+    ) -> Result<Vec<Unused>, StoreError>;
+
+    /// The newest refresh token, to ask its server about it and for nothing else: to be presented it takes `begin`. `None`
+    /// unless the grant lives and is not in doubt.
+    async fn newest(&self, id: &GrantId) -> Result<Option<Newest>, StoreError>;
+
+    /// The server has said when the grant ends by itself.
+    async fn note_expiry(&self, id: &GrantId, expiry: Expiry) -> Result<(), StoreError>;
+
+    /// When the first of each service's living grants ends by itself, of those that are known to.
+    async fn earliest_expiries(&self) -> Result<Vec<(ServiceName, Timestamp)>, StoreError>;
+
     /// Keeps an answer that can't be committed where the next start finds it first.
     async fn spill(&self, id: &GrantId, version: i64, answer: &Commit) -> Result<(), StoreError>;
 
@@ -151,6 +175,39 @@ pub struct Which {
     pub user: Option<UserName>,
     /// In this state only: `active`, or an end reason's word.
     pub state: Option<String>,
+    /// Living ones that end by themselves before then only.
+    pub ends_before: Option<Timestamp>,
+}
+
+/// A token in use, as it was written.
+#[derive(Clone, Debug)]
+pub struct InUse {
+    /// Which.
+    pub key: TokenKey,
+    /// Its life.
+    pub issued: Issued,
+    /// The grant's version that it came with.
+    pub version: i64,
+    /// When somebody asked for it last, as far as was known then.
+    pub asked_at: Timestamp,
+}
+
+/// A grant that nobody uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unused {
+    /// Whose.
+    pub user: UserName,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// A refresh token that may be asked about.
+#[derive(Debug)]
+pub struct Newest {
+    /// The token.
+    pub refresh_token: Secret,
+    /// Its grant's version.
+    pub version: i64,
 }
 
 /// A refresh token that was handed in.
@@ -216,6 +273,8 @@ pub struct Commit {
     pub issued: Issued,
     /// When the answer came.
     pub now: Timestamp,
+    /// When somebody asked for the token last.
+    pub asked_at: Timestamp,
 }
 
 /// What became of a commit.

@@ -11,26 +11,42 @@ use crate::api::answer;
 use crate::api::error::Problem;
 use crate::api::grants::{LARGEST_PAGE, PAGE, cursor, describe, read_cursor};
 use crate::api::query::Query;
-use crate::model::{EndReason, GrantId, GrantKey, TokenKey, UserName};
+use crate::clock::Timestamp;
+use crate::model::{EndReason, Grant, GrantId, GrantKey, TokenKey, UserName};
 use crate::policy::Denied;
 use crate::secret::Secret;
 use crate::store::Which;
 
 pub(super) async fn list(admin: &Admin, query: Option<&str>) -> Result<Response<Full<Bytes>>, Problem> {
-    let query = Query::parse(query, &["service", "user", "state", "cursor", "limit"])?;
+    let query = Query::parse(query, &["service", "user", "state", "ending", "cursor", "limit"])?;
     let state = query.get("state").map(str::to_owned);
     if state.as_deref().is_some_and(|state| state != "active" && state.parse::<EndReason>().is_err()) {
         return Err(Problem::invalid_parameter("state", "must be active, expired, revoked or lost"));
     }
-    let which = Which { service: query.service()?, user: query.user()?, state };
+    let soon = admin.clock.now().wall.plus(admin.engine.warn_before());
+    let ends_before = match query.get("ending") {
+        None | Some("false") => None,
+        Some("true") => Some(soon),
+        Some(_) => return Err(Problem::invalid_parameter("ending", "must be true or false")),
+    };
+    let which = Which { service: query.service()?, user: query.user()?, state, ends_before };
     let after = read_cursor(&query)?;
     let limit = query.number("limit", LARGEST_PAGE)?.unwrap_or(PAGE);
     let mut grants = admin.store.grants(&which, after.as_ref(), limit + 1).await?;
     let more = grants.len() > limit as usize;
     grants.truncate(limit as usize);
     let next = grants.last().filter(|_| more).map(|grant| cursor(&grant.key));
-    let grants: Vec<Value> = grants.iter().map(describe).collect();
+    let grants: Vec<Value> = grants.iter().map(|grant| with_warning(grant, soon)).collect();
     Ok(answer::json(StatusCode::OK, &json!({ "grants": grants, "next_cursor": next })))
+}
+
+/// And whether it ends by itself before `soon`.
+fn with_warning(grant: &Grant, soon: Timestamp) -> Value {
+    let mut described = describe(grant);
+    if let Some(members) = described.as_object_mut() {
+        members.insert("ending".to_owned(), json!(grant.ends_before(soon)));
+    }
+    described
 }
 
 pub(super) async fn import(

@@ -31,10 +31,12 @@ pub(super) async fn status(admin: &Admin) -> Result<Response<Full<Bytes>>, Probl
                 "state": if door.shut_for.is_some() { "waiting" } else { "open" },
                 "waiting_seconds": door.shut_for.map(|wait| wait.as_secs()),
                 "why": door.why,
+                "requests_per_minute": door.budget.0,
+                "budget_used": door.budget.1,
             })
         })
         .collect();
-    let mut due = admin.cache.due(&now);
+    let mut due = admin.engine.due(&now);
     due.sort_by_key(|(_, wait)| *wait);
     let next: Vec<Value> = due
         .iter()
@@ -58,7 +60,8 @@ pub(super) async fn status(admin: &Admin) -> Result<Response<Full<Bytes>>, Probl
         "authorization_servers": servers,
         "grants": grants,
         "waiting_to_be_revoked": admin.engine.waiting_to_be_revoked().await?,
-        "access_tokens_cached": due.len(),
+        "access_tokens_cached": admin.cache.count(),
+        "tokens_in_use": due.len(),
         "next_refreshes": next,
     });
     Ok(answer::json(StatusCode::OK, &body))

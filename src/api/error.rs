@@ -235,6 +235,10 @@ impl From<Failure> for Problem {
                 "the store does not work, and no token with enough life is at hand",
             )
             .retry_after(retry_after),
+            Failure::RejectedTooOften { retry_after } => {
+                Self::too_many_requests("a token is replaced once a minute at most because a service refuses it")
+                    .retry_after(retry_after)
+            }
             Failure::Timeout => Self::new(
                 StatusCode::GATEWAY_TIMEOUT,
                 "timeout",

@@ -14,7 +14,7 @@ use crate::api::error::Problem;
 use crate::api::query::Query;
 use crate::api::{Api, answer};
 use crate::caller::Caller;
-use crate::model::{Grant, GrantKey, GrantState, ServiceName, UserName};
+use crate::model::{Expiry, Grant, GrantKey, GrantState, ServiceName, UserName};
 use crate::policy::Allowed;
 use crate::store::Which;
 
@@ -45,7 +45,7 @@ pub(super) async fn list(
         return Err(terms.policy.nothing_allowed(caller, service.as_ref()).into());
     };
     let only = allowed.iter().all(|other| other.service.name == first.service.name);
-    let which = Which { service: only.then(|| first.service.name.clone()), user, state: None };
+    let which = Which { service: only.then(|| first.service.name.clone()), user, ..Which::default() };
     let (mut grants, mut rows, mut more) = (Vec::new(), 0, true);
     while more && grants.len() < limit && rows < MOST_ROWS {
         let page = api.store.grants(&which, after.as_ref(), LARGEST_PAGE).await?;
@@ -98,6 +98,10 @@ pub fn describe(grant: &Grant) -> Value {
         "refresh_tokens": grant.rotation.as_str(),
         "created_at": grant.created_at.to_string(),
         "refreshed_at": grant.refreshed_at.map(|at| at.to_string()),
+        "expires_at": match grant.expiry {
+            Expiry::At(end) => Some(end.to_string()),
+            Expiry::Never | Expiry::Unknown => None,
+        },
         "in_doubt_since": grant.in_doubt_since.map(|since| since.wall.to_string()),
     })
 }

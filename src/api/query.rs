@@ -7,6 +7,7 @@ use percent_encoding::percent_decode;
 
 use crate::api::error::Problem;
 use crate::model::{RoleName, ServiceName, UserName};
+use crate::secret::Digest;
 
 /// More than anybody needs, and little enough to look through.
 const MOST_PARAMETERS: usize = 32;
@@ -93,6 +94,14 @@ impl<'a> Query<'a> {
     /// If it is no name.
     pub fn role(&self) -> Result<Option<RoleName>, Problem> {
         self.read("role", RoleName::parse, NAME)
+    }
+
+    /// The base64url of a SHA-256, if it is given.
+    ///
+    /// # Errors
+    /// If it is anything else.
+    pub fn digest(&self, name: &str) -> Result<Option<Digest>, Problem> {
+        self.read(name, Digest::from_base64url, "must be the base64url of a SHA-256")
     }
 
     /// A duration in whole seconds, if it is given.

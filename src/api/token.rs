@@ -11,11 +11,12 @@ use hyper::{Response, StatusCode};
 use crate::api::error::Problem;
 use crate::api::query::Query;
 use crate::api::{Api, Memory, again, answer};
+use crate::broker::Wanted;
 use crate::caller::Caller;
 use crate::policy::TokenRequest;
 
 pub(super) const PATH: &str = "/v1/token";
-const PARAMETERS: [&str; 4] = ["service", "user", "role", "min_ttl"];
+const PARAMETERS: [&str; 5] = ["service", "user", "role", "min_ttl", "rejected"];
 
 pub(super) async fn vend(
     api: &Api,
@@ -30,7 +31,7 @@ pub(super) async fn vend(
         user: query.user()?,
         role: query.role()?,
     };
-    let min_ttl = query.seconds("min_ttl")?;
+    let wanted = Wanted { min_ttl: query.seconds("min_ttl")?, rejected: query.digest("rejected")? };
     let terms = api.terms.load_full();
     let service = asked.service.clone();
     let permit = terms.policy.permit(caller, asked).map_err(|denied| {
@@ -39,13 +40,15 @@ pub(super) async fn vend(
         api.metrics.token_requests.with_label_values(&[label, problem.error()]).inc();
         problem
     })?;
-    let (held, now) = api.broker.vend(&permit, min_ttl, terms.request_timeout).await?;
+    let (held, now) = api.broker.vend(&permit, &wanted, terms.request_timeout).await?;
     let token = &held.token;
     tracing::debug!(grant = %permit.key().grant, role = ?permit.key().role, version = token.version, "vended");
     let text = wants_text(request);
     let body: Bytes = if text { token.token().expose().to_owned().into() } else { token.json(&now).into() };
     let left = token.issued.remaining(&now).as_secs();
-    again::remember(memory, request, terms, held, (left, body.clone()));
+    if wanted.rejected.is_none() {
+        again::remember(memory, request, terms, held, (left, body.clone()));
+    }
     Ok(answer(text, body))
 }
 

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::app::{Ports, StartError};
-use crate::authorization_server::AuthorizationServer;
 use crate::authorization_server::client::{Client, Config};
 use crate::authorization_server::client_authentication::ClientAuthentication;
 use crate::authorization_server::http::{HttpClient, Proxies};
 use crate::metrics::Metrics;
 use crate::refresh::plan::Recovery;
-use crate::refresh::setup::Setup;
+use crate::refresh::setup::{ServerSetup, Setup};
 use crate::settings::{Server, Settings};
 use crate::store::seal::Sealer;
 use crate::store::sqlite::{OpenError, SqliteStore};
@@ -73,17 +72,21 @@ pub(super) async fn open_store(settings: &Settings) -> Result<SqliteStore, Start
 pub(super) fn setup(settings: &mut Settings, ports: &Ports, metrics: &Arc<Metrics>) -> Result<Setup, String> {
     let servers = servers(std::mem::take(&mut settings.servers), &settings.proxies, ports, metrics)?;
     let services = settings.services.iter().map(|service| (service.name.clone(), Arc::new(service.clone())));
-    Ok(Setup { servers, services: services.collect(), life: settings.life, lease: settings.lease })
+    Ok(Setup {
+        servers,
+        services: services.collect(),
+        life: settings.life,
+        lease: settings.lease,
+        warn_before: settings.warn_before,
+    })
 }
-
-type Servers = HashMap<String, (Arc<dyn AuthorizationServer>, Recovery)>;
 
 fn servers(
     servers: BTreeMap<String, Server>,
     proxies: &Proxies,
     ports: &Ports,
     metrics: &Arc<Metrics>,
-) -> Result<Servers, String> {
+) -> Result<HashMap<String, ServerSetup>, String> {
     // The system's certificates are many: read once.
     let plain = HttpClient::new(None, proxies.clone())?;
     let make = |(name, server): (String, Server)| {
@@ -104,7 +107,13 @@ fn servers(
         let client = Client::new(config, http, authentication, clock, entropy, Arc::clone(metrics))
             .map_err(|error| format!("{}: {error}", server.issuer))?;
         let recovery = Recovery { leeway: server.leeway, deadline: server.request_timeout };
-        Ok((name, (Arc::new(client) as Arc<dyn AuthorizationServer>, recovery)))
+        let server_setup = ServerSetup {
+            server: Arc::new(client),
+            recovery,
+            requests_per_minute: server.requests_per_minute,
+            liveness: server.liveness,
+        };
+        Ok((name, server_setup))
     };
     servers.into_iter().map(make).collect()
 }

@@ -116,6 +116,15 @@ pub(super) fn retry_after(answer: &Answer) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(LONGEST_WINDOW))
 }
 
+/// What the answer says of the rate limit: requests in a window, how many are left, how long it goes on. With Okta a limit of
+/// 0 speaks of requests at the same time, and its reset says nothing.
+pub(super) fn rate_limit(headers: &HeaderMap) -> Option<(u32, u32, Duration)> {
+    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u32>().ok();
+    let limit = number("x-rate-limit-limit").filter(|limit| *limit > 0)?;
+    headers.get("x-rate-limit-reset")?;
+    Some((limit, number("x-rate-limit-remaining")?, window(headers)))
+}
+
 /// Until the rate limit's window ends: Okta says when by its own clock, so its own `Date` is taken off, not ours.
 fn window(headers: &HeaderMap) -> Duration {
     let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();

@@ -1,6 +1,6 @@
 //! The client of one real authorization server.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,7 +18,8 @@ use crate::authorization_server::discovery::Endpoints;
 use crate::authorization_server::http::{Answer, HttpClient, SendError};
 use crate::authorization_server::keys::{Keys, Want};
 use crate::authorization_server::{
-    AuthorizationServer, Exchange, Expected, Introspection, Refusal, Revocation, Unverified, answer,
+    AuthorizationServer, Exchange, Expected, Introspection, RateLimit, Refusal, Revocation, Unverified,
+    answer,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::entropy::Entropy;
@@ -56,6 +57,7 @@ pub struct Client {
     // Held while fetching: one look at a time, and whoever waited finds the result.
     metadata: Mutex<Looked>,
     fetching_keys: Mutex<()>,
+    rate_limit: std::sync::Mutex<Option<RateLimit>>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     metrics: Arc<Metrics>,
@@ -84,6 +86,7 @@ impl Client {
             keys,
             metadata,
             fetching_keys,
+            rate_limit: std::sync::Mutex::default(),
             clock,
             entropy,
             metrics,
@@ -188,8 +191,11 @@ impl Client {
     fn note(&self, answer: &Answer, secret: Option<&Secret>) {
         let name = self.config.name.as_str();
         let header = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
-        if let Some(remaining) = header("x-rate-limit-remaining").and_then(|text| text.parse().ok()) {
-            self.metrics.rate_limit_remaining.with_label_values(&[name]).set(remaining);
+        if let Some((limit, remaining, wait)) = answer::rate_limit(&answer.headers) {
+            self.metrics.rate_limit_remaining.with_label_values(&[name]).set(i64::from(remaining));
+            let resets_at = self.clock.now().boot + wait;
+            *self.rate_limit.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some(RateLimit { limit, remaining, resets_at });
         }
         if answer.status != StatusCode::OK {
             let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
@@ -257,7 +263,9 @@ impl AuthorizationServer for Client {
         };
         let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         match (answer.status, body.get("active").and_then(serde_json::Value::as_bool)) {
-            (StatusCode::OK, Some(true)) => Introspection::Active,
+            (StatusCode::OK, Some(true)) => Introspection::Active {
+                expires_at: body.get("exp").and_then(serde_json::Value::as_i64).map(Timestamp::from_secs),
+            },
             (StatusCode::OK, Some(false)) => Introspection::Inactive,
             (status, _) => {
                 self.note(&answer, Some(refresh_token));
@@ -299,6 +307,10 @@ impl AuthorizationServer for Client {
             result = jwt::introspect(token, &newer, &self.config.issuer, audience, now);
         }
         result.map_err(Unverified::Invalid)
+    }
+
+    fn rate_limit(&self) -> Option<RateLimit> {
+        *self.rate_limit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn registration(&self) -> String {

@@ -37,6 +37,11 @@ pub enum Failure {
         /// When it is worth asking again.
         retry_after: Duration,
     },
+    /// The caller: it says too often that a service refuses the token.
+    RejectedTooOften {
+        /// When it may say so again.
+        retry_after: Duration,
+    },
     /// Nobody: the caller did not want to wait longer; the refresh goes on.
     Timeout,
     /// Whoever imports: the refresh token is another user's.
@@ -58,6 +63,7 @@ impl Failure {
             Self::LoginRequired { .. }
             | Self::Refused { .. }
             | Self::TokenInvalid { .. }
+            | Self::RejectedTooOften { .. }
             | Self::Timeout
             | Self::UserMismatch { .. }
             | Self::Internal(_) => self,
@@ -73,6 +79,7 @@ impl Failure {
             Self::TokenInvalid { .. } => "token_invalid",
             Self::ServerUnavailable { .. } => "authorization_server_unavailable",
             Self::StoreUnavailable { .. } => "store_unavailable",
+            Self::RejectedTooOften { .. } => "too_many_requests",
             Self::Timeout => "timeout",
             Self::UserMismatch { .. } => "user_mismatch",
             Self::Internal(_) => "internal",

@@ -25,6 +25,27 @@ pub struct Grant {
     pub refreshed_at: Option<Timestamp>,
     /// Since when it is not known whether an exchange took place.
     pub in_doubt_since: Option<Moment>,
+    /// When it ends, however often it is used.
+    pub expiry: Expiry,
+}
+
+/// When a grant ends by itself: at Okta a rotated refresh token inherits the end of the first one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// The server has not been asked yet, or does not say.
+    Unknown,
+    /// It named no end.
+    Never,
+    /// Then.
+    At(Timestamp),
+}
+
+impl Grant {
+    /// Whether it lives, and ends by itself before `moment`.
+    #[must_use]
+    pub fn ends_before(&self, moment: Timestamp) -> bool {
+        self.state == GrantState::Active && matches!(self.expiry, Expiry::At(end) if end < moment)
+    }
 }
 
 /// Whether tokens can be had from a grant.

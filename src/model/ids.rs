@@ -127,7 +127,7 @@ impl GrantId {
 }
 
 /// Which access token: callers never name scopes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenKey {
     /// The grant it comes from.
     pub grant: GrantKey,

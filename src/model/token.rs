@@ -27,6 +27,10 @@ pub struct Life {
     pub ceiling: Duration,
     /// No token with less left is handed out unless asked.
     pub min_ttl: Duration,
+    /// A token that nobody asked for in this long is not refreshed ahead.
+    pub idle_after: Duration,
+    /// A grant is used at least this often, so that it does not lapse; `None`: only when asked for.
+    pub keep_alive: Option<Duration>,
 }
 
 /// The rungs of the ladder that a request for a token climbs down.
@@ -62,6 +66,12 @@ impl Issued {
         self.requested_at.wall.plus(self.expires_in)
     }
 
+    /// Whether it is to be refreshed, or over.
+    #[must_use]
+    pub fn is_due(&self, now: &Moment) -> bool {
+        self.remaining(now) <= self.expires_in.saturating_sub(self.refresh_after)
+    }
+
     /// Which rung it stands on for a caller who wants `min_ttl` of life.
     #[must_use]
     pub fn freshness(&self, now: &Moment, min_ttl: Duration) -> Freshness {
@@ -70,7 +80,7 @@ impl Issued {
             Freshness::Gone
         } else if remaining < min_ttl {
             Freshness::Short
-        } else if remaining <= self.expires_in.saturating_sub(self.refresh_after) {
+        } else if self.is_due(now) {
             Freshness::Due
         } else {
             Freshness::Fresh
@@ -118,6 +128,8 @@ mod tests {
         floor: Duration::from_secs(30),
         ceiling: Duration::from_mins(20),
         min_ttl: Duration::from_mins(1),
+        idle_after: Duration::from_hours(2),
+        keep_alive: None,
     };
 
     fn secs(secs: u64) -> Duration {

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::model::{GrantId, GrantState};
 use crate::refresh::Inner;
-use crate::refresh::exchange::Leave;
+use crate::refresh::admission::Leave;
 use crate::refresh::gate::back_off;
 
 /// What is in doubt at the same time at most; more are found by whoever asks for them, or at the next start.

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use crate::authorization_server::{Exchange, Introspection, Misconfiguration, Refusal, Tokens};
-use crate::clock::Moment;
+use crate::clock::{Moment, Timestamp};
 use crate::jwt;
 use crate::model::{
     EndReason, Failure, GrantId, GrantState, Issued, RoleName, Rotation, SameOrNew, Scope, Service,
 };
-use crate::refresh::gate::{Pass, back_off};
+use crate::refresh::admission::Leave;
+use crate::refresh::gate::back_off;
 use crate::refresh::plan::{Plan, most_tries, plan};
 use crate::refresh::{Door, Inner, SHORTLY, store_failure};
 use crate::store::{Attempt, Begun, Commit, Committed, Lease, Settled, StoredToken};
@@ -19,13 +20,13 @@ const BETWEEN: (Duration, Duration) = (Duration::from_millis(200), Duration::fro
 /// How often one flight takes the lease; presentations are bounded by the plan.
 const MOST_ROUNDS: u32 = 64;
 
-/// Whether an exchange must ask the door.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Leave {
-    /// As everybody does.
-    Asked,
-    /// An administrator wants it now.
-    Granted,
+/// What an answer answers.
+struct Asked<'a> {
+    role: Option<&'a RoleName>,
+    scope: &'a Scope,
+    /// When somebody asked for this token last.
+    at: Timestamp,
+    requested_at: Moment,
 }
 
 /// What comes next for an attempt.
@@ -54,9 +55,7 @@ impl Inner {
         if self.parts.tasks.is_stopping() && !urgent {
             return Err(Failure::ServerUnavailable { retry_after: SHORTLY });
         }
-        self.pace(id, &door).await;
-        let _place = door.gate.place(urgent).await;
-        let _pass = self.pass(&door, urgent || leave == Leave::Granted).await?;
+        let _entered = self.enter(id, &door, urgent, leave).await?;
         let lease = Lease { owner: self.parts.owner.clone(), duration: self.in_use.load().lease };
         let (mut tries, mut asked_in_vain, mut secret_reloaded) = (0, false, false);
         for _ in 0..MOST_ROUNDS {
@@ -80,10 +79,13 @@ impl Inner {
             }
             tries += 1;
             let exchange = present(&door, service, &attempt, &scope).await;
+            self.learn(&door, &service.authorization_server);
             match exchange {
                 Exchange::Answered(tokens) => {
                     door.gate.opened();
-                    return self.keep(id, role, &scope, &attempt, *tokens, requested_at).await;
+                    let at = self.asked_at(id, role, leave);
+                    let asked = Asked { role, scope: &scope, at, requested_at };
+                    return self.keep(id, asked, &attempt, *tokens).await;
                 }
                 Exchange::NotSent(why) => {
                     tracing::warn!(grant = %id.key, %why, "not sent");
@@ -134,6 +136,7 @@ impl Inner {
                     let jitter = 500 + self.parts.entropy.below(500);
                     tokio::time::sleep(back_off(tries, BETWEEN, jitter)).await;
                     self.pace(id, &door).await;
+                    door.budget.count(&self.parts.clock.now());
                 }
             }
         }
@@ -163,6 +166,7 @@ impl Inner {
                         configured with now: put the configuration right, or let the user connect again";
             return Err(Failure::Refused { error: "wrong_authorization_server".to_owned(), hint });
         }
+        self.ask_when_it_ends(&grant, door, id.candidate.is_some());
         let Some(since) = grant.in_doubt_since else { return Ok(false) };
         if !service.has_users() {
             // Whatever became of it, nothing of the client's was used up.
@@ -171,26 +175,6 @@ impl Inner {
         self.pursue(id);
         let plan = plan(grant.rotation, Some(&since), &self.parts.clock.now(), &door.recovery);
         Ok(grant.rotation != Rotation::Persistent && plan != Plan::AskFirst)
-    }
-
-    /// Leave to ask the server. A client that it refuses may have a new secret by now.
-    async fn pass<'a>(&self, door: &'a Door, granted: bool) -> Result<Pass<'a>, Failure> {
-        match door.gate.admit(&self.parts.clock.now()) {
-            Err(_shut) if granted => Ok(door.gate.pass()),
-            Err(Failure::Refused { error, .. })
-                if error == "invalid_client" && door.server.reload_client_secret().await =>
-            {
-                Ok(door.gate.pass())
-            }
-            result => result,
-        }
-    }
-
-    /// Okta's limit for one user. It is not known whose a candidate is, and each is presented once.
-    async fn pace(&self, id: &GrantId, door: &Door) {
-        if id.candidate.is_none() && !id.key.user.is_the_client() {
-            tokio::time::sleep(door.pace.wait(&id.key.user, &self.parts.clock.now())).await;
-        }
     }
 
     /// The row is ours, and what we are about to do is written down.
@@ -231,8 +215,8 @@ impl Inner {
                     () = self.parts.tasks.stopping() => {}
                 }
             }
-            Plan::AskFirst => match door.server.introspect(&attempt.refresh_token).await {
-                Introspection::Active => {
+            Plan::AskFirst => match self.introspect(door, &attempt.refresh_token).await {
+                Introspection::Active { .. } => {
                     tracing::info!(grant = %id.key, "the server says that the refresh token was not used up");
                     self.settle(id, attempt, Settled::Unchanged { in_doubt_since: None }).await?;
                     return Ok(Step::BeginAnew);
@@ -259,11 +243,9 @@ impl Inner {
     async fn keep(
         &self,
         id: &GrantId,
-        role: Option<&RoleName>,
-        asked: &Scope,
+        asked: Asked<'_>,
         attempt: &Attempt,
         tokens: Tokens,
-        requested_at: Moment,
     ) -> Result<StoredToken, Failure> {
         let rotated = tokens
             .refresh_token
@@ -273,11 +255,12 @@ impl Inner {
         let mut answer = Commit {
             refresh_token: tokens.refresh_token,
             rotation: attempt.rotation.learn(rotated),
-            role: role.cloned(),
-            scope: tokens.scope.unwrap_or_else(|| asked.clone()),
-            issued: self.life_of(&tokens.access_token, tokens.expires_in, requested_at),
+            role: asked.role.cloned(),
+            scope: tokens.scope.unwrap_or_else(|| asked.scope.clone()),
+            issued: self.life_of(&tokens.access_token, tokens.expires_in, asked.requested_at),
             access_token: tokens.access_token,
             now: self.parts.clock.now().wall,
+            asked_at: asked.at,
         };
         if !is_bearer {
             // The refresh token counts all the same; the access token must never get out.
@@ -306,7 +289,7 @@ impl Inner {
                         off `Require DPoP` in the app integration's General tab in Okta";
             return Err(Failure::TokenInvalid { hint: hint.to_owned() });
         }
-        tracing::info!(grant = %id.key, ?role, version, "refreshed");
+        tracing::info!(grant = %id.key, role = ?asked.role, version, "refreshed");
         Ok(StoredToken {
             token: answer.access_token,
             scope: answer.scope,
@@ -331,7 +314,13 @@ impl Inner {
     /// `invalid_grant` for the newest refresh token.
     async fn ended(&self, id: &GrantId, service: &Service, attempt: &Attempt) -> Result<Failure, Failure> {
         let used_up_unseen = attempt.in_doubt && attempt.rotation != Rotation::Persistent;
-        let reason = if used_up_unseen { EndReason::Lost } else { EndReason::Revoked };
+        let grant = self.parts.store.grant(id).await.map_err(|error| store_failure(&error))?;
+        let over = grant.is_some_and(|grant| grant.ends_before(self.parts.clock.now().wall.plus(SHORTLY)));
+        let reason = match (over, used_up_unseen) {
+            (true, _) => EndReason::Expired,
+            (false, true) => EndReason::Lost,
+            (false, false) => EndReason::Revoked,
+        };
         self.end(id, service, attempt, reason).await
     }
 

@@ -40,6 +40,8 @@ struct State {
     probes: u64,
     /// Shut because of a rate limit.
     limited: bool,
+    /// Until then nothing more probes in the background.
+    probing_until: Duration,
 }
 
 /// Leave to make one exchange. A probe that ends without telling its outcome lets the next one through.
@@ -85,6 +87,22 @@ impl Gate {
                 Ok(Pass { gate: self, probe: state.probe })
             }
         }
+    }
+
+    /// Is it worth making a request that nobody waits for? If not, when to look again. While the door is shut, one at a
+    /// time; and some places are left to those who wait.
+    pub(super) fn has_room(&self, now: &Moment) -> Result<(), Duration> {
+        if self.places.available_permits() < MOST_AT_ONCE / 4 {
+            return Err(Duration::from_millis(100));
+        }
+        let mut state = self.lock();
+        let Some((until, _)) = &state.shut else { return Ok(()) };
+        let wait = until.max(&state.probing_until).saturating_sub(now.boot);
+        if !wait.is_zero() {
+            return Err(wait.clamp(Duration::from_millis(10), Duration::from_secs(1)));
+        }
+        state.probing_until = now.boot + PROBE;
+        Ok(())
     }
 
     /// Leave whatever the door says: for what can't wait, and for administrators.
@@ -163,6 +181,7 @@ impl Gate {
         let until = now.boot + wait + Duration::from_millis(jitter);
         let mut state = self.lock();
         state.probe = None;
+        state.probing_until = Duration::ZERO;
         state.limited = true;
         state.shut = Some((until, Failure::ServerUnavailable { retry_after: wait }));
     }
@@ -178,6 +197,7 @@ impl Gate {
         let wait = back_off(state.streak, bounds, jitter);
         state.streak = state.streak.saturating_add(1);
         state.probe = None;
+        state.probing_until = Duration::ZERO;
         state.limited = false;
         state.shut = Some((now.boot + wait, failure(wait)));
     }

@@ -36,6 +36,13 @@ impl Holdoffs {
         Some(held.failure.clone().with_wait(left))
     }
 
+    /// For how long the failure still stands.
+    pub(super) fn left(&self, key: &TokenKey, now: &Moment) -> Option<Duration> {
+        let held = self.0.get(key)?;
+        let held = held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.until.checked_sub(now.boot)
+    }
+
     /// It failed again: for longer than last time, or for `wait` if that is known. `jitter` is 0 to 1000.
     pub(super) fn hold(
         &self,

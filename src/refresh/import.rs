@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::authorization_server::Unverified;
 use crate::model::{EndReason, Failure, Grant, GrantId, GrantKey, GrantState, Rotation, Service, TokenKey};
-use crate::refresh::exchange::Leave;
+use crate::refresh::admission::Leave;
 use crate::refresh::{Engine, Inner, SHORTLY, store_failure};
 use crate::secret::Secret;
 use crate::store::{Candidate, StoredToken};
@@ -61,6 +61,9 @@ impl Inner {
         }
         self.drop_cached(&current, &service);
         self.recount.notify_one();
+        if let (Ok(door), Ok(Some(grant))) = (self.door(&service), store.grant(&current).await) {
+            self.ask_when_it_ends(&grant, &door, false);
+        }
         // What proved the grant is its first token; should it not be had now, the next request asks again.
         let _not_needed = self.recall(&token_key, &service, None).await;
         let grant = store.grant(&current).await.map_err(|error| store_failure(&error))?;

@@ -103,7 +103,9 @@ impl Inner {
                 tracing::warn!(grant = %key.grant, %error, "not marked as verified");
             }
         }
-        let token = CachedToken::new(key, verified, stored.issued, stored.scope, stored.version);
+        let usage = self.usage(key);
+        self.vouch(service, &usage, &stored.issued);
+        let token = CachedToken::new(key, verified, stored.issued, stored.scope, stored.version, usage);
         if token.issued.remaining(&self.parts.clock.now()).is_zero() {
             self.forget(&id, key, stored.version).await;
             let hint = VerifyError::Expired.to_string();
@@ -119,6 +121,8 @@ impl Inner {
             }
             if *endings == seen {
                 self.parts.cache.put(key.clone(), Arc::clone(&token));
+                self.look_after(key, &token);
+                self.watchers.tell(key);
                 return Ok(token);
             }
         }
@@ -174,6 +178,8 @@ impl Inner {
             let key = TokenKey { grant: id.key.clone(), role: role.cloned() };
             self.parts.cache.remove(&key);
             self.holdoffs.clear(&key);
+            self.schedule().ended(&key);
+            self.watchers.tell(&key);
         }
     }
 }

@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 
 use crate::clock::Moment;
 use crate::metrics::Metrics;
+use crate::model::TokenKey;
 use crate::refresh::Engine;
 use crate::refresh::setup::Door;
 use crate::store::Store;
@@ -22,6 +23,8 @@ pub struct DoorStatus {
     pub shut_for: Option<Duration>,
     /// Why, as the metrics call it.
     pub why: Option<&'static str>,
+    /// Requests in a minute that it may be asked, and the share of them that the last minute took.
+    pub budget: (u32, f64),
 }
 
 impl Engine {
@@ -34,6 +37,7 @@ impl Engine {
             DoorStatus {
                 name: name.clone(),
                 registration: door.server.registration(),
+                budget: (door.budget.per_minute(), door.budget.used(now)),
                 why: shut.as_ref().map(|(_, failure)| failure.word()),
                 shut_for: shut.map(|(wait, _)| wait),
             }
@@ -41,6 +45,15 @@ impl Engine {
         let mut doors: Vec<DoorStatus> = in_use.doors.iter().map(status).collect();
         doors.sort_by(|one, other| one.name.cmp(&other.name));
         doors
+    }
+}
+
+impl Engine {
+    /// The tokens that are looked after, and how long until each is due.
+    #[must_use]
+    pub fn due(&self, now: &Moment) -> Vec<(TokenKey, Duration)> {
+        let schedule = self.0.schedule();
+        schedule.tokens().map(|(key, due)| (key.clone(), due.saturating_sub(now.boot))).collect()
     }
 }
 
@@ -55,6 +68,12 @@ pub(super) async fn count_grants(store: Arc<dyn Store>, metrics: Arc<Metrics>, r
                     .count_grants(counts.map(|(service, state, count)| (service.to_string(), state, count)));
             }
             Err(error) => tracing::warn!(%error, "grants not counted"),
+        }
+        match store.earliest_expiries().await {
+            Ok(ends) => {
+                metrics.grants_end(ends.into_iter().map(|(service, end)| (service.to_string(), end.secs())));
+            }
+            Err(error) => tracing::warn!(%error, "not known when grants end"),
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }

@@ -24,6 +24,8 @@ pub enum Kind {
     Number(u64, u64),
     /// A time, such as "30s".
     Duration,
+    /// A time, or "never".
+    OrNever,
     /// A share, such as "75%".
     Percent,
     /// One of these words.
@@ -32,7 +34,7 @@ pub enum Kind {
     Choices(&'static [&'static str]),
 }
 
-use Kind::{Choice, Choices, Duration, Number, Percent, Text, Texts};
+use Kind::{Choice, Choices, Duration, Number, OrNever, Percent, Text, Texts};
 
 const fn key(path: &'static str, kind: Kind, about: &'static str) -> Key {
     Key { path, kind, about }
@@ -75,6 +77,16 @@ pub const KEYS: &[Key] = &[
         "How long a rotated-away refresh token still works there.",
     ),
     key("authorization_servers.*.request_timeout", Duration, "How long one request to it may take."),
+    key(
+        "authorization_servers.*.requests_per_minute",
+        Number(1, 1_000_000),
+        "The share of its rate limit that this sidecar may use.",
+    ),
+    key(
+        "authorization_servers.*.liveness",
+        OrNever,
+        "How often it is asked whether grants in use still live (introspection).",
+    ),
     key("authorization_servers.*.token_endpoint", Text, "Where there is no discovery; then the others too."),
     key("authorization_servers.*.jwks_uri", Text, "Its keys; needed unless tokens are opaque."),
     key("authorization_servers.*.authorization_endpoint", Text, "Where users sign in."),
@@ -112,9 +124,13 @@ pub const KEYS: &[Key] = &[
     key("refresh.floor", Duration, "At least this long before its end."),
     key("refresh.ceiling", Duration, "At most this long before its end."),
     key("refresh.lease", Duration, "How long one process may hold a grant's refresh."),
+    key("refresh.idle_after", Duration, "A token nobody asked for in this long is not refreshed ahead."),
+    key("refresh.keep_alive", OrNever, "A grant is used at least this often, so that it does not lapse."),
     key("refresh.min_ttl", Duration, "No token with less left is handed out unless asked."),
     key("log.format", Choice(&["json", "text"]), "Lines for machines, or for people."),
     key("log.level", Choice(&["error", "warn", "info", "debug", "trace"]), "The least that is said."),
+    key("limits.event_streams", Number(0, 100_000), "Event streams of one uid; more are answered 429."),
+    key("notify.warn_before", Duration, "How long before a grant ends by itself that is said."),
 ];
 
 /// The JSON Schema of a configuration file.
@@ -177,6 +193,7 @@ fn describe(key: &Key) -> Value {
         Texts => json!({ "type": "array", "items": { "type": "string" } }),
         Number(least, most) => json!({ "type": "integer", "minimum": least, "maximum": most }),
         Duration => json!({ "type": "string", "examples": ["30s", "5m", "1h"] }),
+        OrNever => json!({ "type": "string", "examples": ["5m", "3d", "never"] }),
         Percent => json!({ "type": "string", "pattern": "^[0-9]+ *%$" }),
         Choice(words) => json!({ "enum": words }),
         Choices(words) => json!({ "type": "array", "items": { "enum": words }, "minItems": 1 }),

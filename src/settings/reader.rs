@@ -210,6 +210,15 @@ impl<'a> Section<'a> {
         duration
     }
 
+    /// A time that is not zero, or "never".
+    pub(super) fn duration_or_never(&self, key: &str, default: Option<Duration>) -> Option<Duration> {
+        match self.text(key) {
+            None => default,
+            Some(text) if text == "never" => None,
+            Some(_) => Some(self.positive_duration(key, Duration::from_secs(1))),
+        }
+    }
+
     /// A path.
     pub(super) fn path(&self, key: &str, default: Option<&str>) -> PathBuf {
         self.text(key).or_else(|| default.map(str::to_owned)).map(PathBuf::from).unwrap_or_default()

@@ -18,6 +18,9 @@ use crate::settings::reader::Section;
 /// Okta's leeway goes from nothing to a minute.
 const LONGEST_LEEWAY: Duration = Duration::from_mins(1);
 
+/// Asking more often would be most of what the server has to do.
+const SHORTEST_LIVENESS: Duration = Duration::from_secs(10);
+
 pub(super) fn read(root: &Section<'_>, lease: Duration) -> BTreeMap<String, Server> {
     let sections = root.sections("authorization_servers");
     if sections.is_empty() {
@@ -49,6 +52,11 @@ fn server(section: &Section<'_>, lease: Duration) -> Server {
         );
     }
     let ca_file = section.text("ca_file").map(PathBuf::from);
+    let requests_per_minute = section.number("requests_per_minute", 600, 1..=1_000_000);
+    let liveness = section.duration_or_never("liveness", None);
+    if liveness.is_some_and(|liveness| liveness < SHORTEST_LIVENESS) {
+        section.problem("liveness", "must be at least 10s, or \"never\"");
+    }
     section.finish();
     Server {
         issuer,
@@ -60,6 +68,8 @@ fn server(section: &Section<'_>, lease: Duration) -> Server {
         ca_file,
         leeway,
         request_timeout,
+        requests_per_minute,
+        liveness,
     }
 }
 

@@ -7,12 +7,12 @@ use async_trait::async_trait;
 
 use crate::clock::{Clock, Moment, Timestamp};
 use crate::metrics::Metrics;
-use crate::model::{Grant, GrantId, GrantKey, RoleName, ServiceName, UserName};
+use crate::model::{Expiry, Grant, GrantId, GrantKey, RoleName, ServiceName, UserName};
 use crate::ready::{Latch, Ready};
 use crate::secret::Digest;
 use crate::store::{
-    Begun, Candidate, Commit, Committed, Lease, PendingRevocation, Settled, Store, StoreError, StoredToken,
-    Tombstone, Which,
+    Begun, Candidate, Commit, Committed, InUse, Lease, Newest, PendingRevocation, Settled, Store, StoreError,
+    StoredToken, Tombstone, Unused, Which,
 };
 
 /// A store that is measured.
@@ -159,6 +159,27 @@ impl<S: Store> Store for MeteredStore<S> {
     }
     async fn erase(&self, key: &GrantKey) -> Result<bool, StoreError> {
         self.measured("erase", self.inner.erase(key)).await
+    }
+    async fn in_use(&self, since: Timestamp) -> Result<Vec<InUse>, StoreError> {
+        self.measured("in_use", self.inner.in_use(since)).await
+    }
+    async fn unused(
+        &self,
+        service: &ServiceName,
+        before: Timestamp,
+        after: Option<&Unused>,
+        limit: u32,
+    ) -> Result<Vec<Unused>, StoreError> {
+        self.measured("unused", self.inner.unused(service, before, after, limit)).await
+    }
+    async fn newest(&self, id: &GrantId) -> Result<Option<Newest>, StoreError> {
+        self.measured("newest", self.inner.newest(id)).await
+    }
+    async fn note_expiry(&self, id: &GrantId, expiry: Expiry) -> Result<(), StoreError> {
+        self.measured("note_expiry", self.inner.note_expiry(id, expiry)).await
+    }
+    async fn earliest_expiries(&self) -> Result<Vec<(ServiceName, Timestamp)>, StoreError> {
+        self.measured("earliest_expiries", self.inner.earliest_expiries()).await
     }
     async fn spill(&self, id: &GrantId, version: i64, answer: &Commit) -> Result<(), StoreError> {
         self.measured("spill", self.inner.spill(id, version, answer)).await

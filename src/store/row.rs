@@ -7,7 +7,7 @@ use sqlx::sqlite::SqliteRow;
 
 use crate::clock::{BootId, Moment, Timestamp};
 use crate::model::{
-    EndReason, Grant, GrantId, GrantKey, GrantState, Issued, Rotation, ServiceName, UserName,
+    EndReason, Expiry, Grant, GrantId, GrantKey, GrantState, Issued, Rotation, ServiceName, UserName,
 };
 use crate::secret::Digest;
 use crate::store::StoreError;
@@ -103,6 +103,14 @@ impl<'a> Reader<'a> {
         })
     }
 
+    fn expiry(&self) -> Result<Expiry, StoreError> {
+        Ok(match (self.get::<Option<i64>>("expires_at")?, self.get::<bool>("expiry_known")?) {
+            (Some(at), _) => Expiry::At(Timestamp::from_millis(at)),
+            (None, true) => Expiry::Never,
+            (None, false) => Expiry::Unknown,
+        })
+    }
+
     pub(super) fn grant(&self) -> Result<Grant, StoreError> {
         Ok(Grant {
             key: self.key()?,
@@ -113,6 +121,7 @@ impl<'a> Reader<'a> {
             created_at: Timestamp::from_millis(self.get("created_at")?),
             refreshed_at: self.get::<Option<i64>>("refreshed_at")?.map(Timestamp::from_millis),
             in_doubt_since: self.attempt()?,
+            expiry: self.expiry()?,
         })
     }
 

@@ -159,6 +159,7 @@ fn parse(sealer: &Sealer, file: &File) -> Result<Option<Spilled>, StoreError> {
                 refresh_after: duration(file.refresh_after)?,
             },
             now: Timestamp::from_millis(file.now),
+            asked_at: Timestamp::from_millis(file.now),
         })
     };
     Ok(answer().map(|answer| Spilled { id, version: file.version, answer }))

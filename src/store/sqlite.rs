@@ -14,14 +14,14 @@ use sqlx::sqlite::{
 use sqlx::{QueryBuilder, Sqlite};
 
 use crate::clock::{Moment, Timestamp};
-use crate::model::{Grant, GrantId, GrantKey, RoleName, Scope, ServiceName, UserName};
+use crate::model::{Expiry, Grant, GrantId, GrantKey, RoleName, Scope, ServiceName, UserName};
 use crate::secret::{Digest, Secret};
 use crate::store::row::Reader;
 use crate::store::seal::{Purpose, Sealer};
 use crate::store::spill::{self, Spilled};
 use crate::store::{
-    Begun, Candidate, Commit, Committed, Lease, PendingRevocation, Settled, Store, StoreError, StoredToken,
-    Tombstone, Which,
+    Begun, Candidate, Commit, Committed, InUse, Lease, Newest, PendingRevocation, Settled, Store, StoreError,
+    StoredToken, Tombstone, Unused, Which,
 };
 
 mod attempts;
@@ -29,6 +29,7 @@ mod candidates;
 mod columns;
 mod file;
 mod revocations;
+mod upkeep;
 
 use columns::{of_row, role_column};
 pub(super) use file::beside;
@@ -153,7 +154,7 @@ impl Store for SqliteStore {
         // Only the conditions that there are, so that each finds its index.
         let mut query = QueryBuilder::<Sqlite>::new(
             "SELECT service, user, ended_reason, ended_at, rotation, registration, version, created_at, refreshed_at,
-                attempt_wall, attempt_boot, attempt_boot_id
+                attempt_wall, attempt_boot, attempt_boot_id, expires_at, expiry_known
              FROM grants WHERE candidate = '' AND user <> ''",
         );
         if let Some(service) = &which.service {
@@ -166,6 +167,9 @@ impl Store for SqliteStore {
             None => {}
             Some("active") => drop(query.push(" AND ended_at IS NULL")),
             Some(reason) => drop(query.push(" AND ended_reason = ").push_bind(reason)),
+        }
+        if let Some(moment) = which.ends_before {
+            query.push(" AND ended_at IS NULL AND expires_at < ").push_bind(moment.millis());
         }
         match (after, &which.service) {
             (None, _) => {}
@@ -350,6 +354,32 @@ impl Store for SqliteStore {
 
     async fn erase(&self, key: &GrantKey) -> Result<bool, StoreError> {
         self.forget_tombstone(key).await
+    }
+
+    async fn in_use(&self, since: Timestamp) -> Result<Vec<InUse>, StoreError> {
+        self.tokens_in_use(since).await
+    }
+
+    async fn unused(
+        &self,
+        service: &ServiceName,
+        before: Timestamp,
+        after: Option<&Unused>,
+        limit: u32,
+    ) -> Result<Vec<Unused>, StoreError> {
+        self.unused_grants(service, before, after, limit).await
+    }
+
+    async fn newest(&self, id: &GrantId) -> Result<Option<Newest>, StoreError> {
+        self.newest_refresh_token(id).await
+    }
+
+    async fn note_expiry(&self, id: &GrantId, expiry: Expiry) -> Result<(), StoreError> {
+        self.put_expiry(id, expiry).await
+    }
+
+    async fn earliest_expiries(&self) -> Result<Vec<(ServiceName, Timestamp)>, StoreError> {
+        self.first_expiries().await
     }
 
     async fn spill(&self, id: &GrantId, version: i64, answer: &Commit) -> Result<(), StoreError> {

@@ -92,7 +92,7 @@ const MAY_NAME: [(&str, &[&str]); 25] = [
 /// What only some modules may name, of the libraries below.
 const CONFINED: [(&str, &[&str]); 9] = [
     ("sqlx::", &["store"]),
-    ("moka::", &["cache", "refresh"]),
+    ("moka::", &["broker", "cache", "refresh"]),
     ("hyper::", &["server", "api", "admin", "authorization_server", "cli", "dev"]),
     ("clap::", &["cli"]),
     ("jsonwebtoken::", &["jwt", "dev"]),

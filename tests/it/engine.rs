@@ -11,146 +11,38 @@ use bursar::authorization_server::client::{Client, Config};
 use bursar::authorization_server::client_authentication::{ClientAuthentication, Method};
 use bursar::authorization_server::http::{HttpClient, Proxies};
 use bursar::cache::TokenCache;
-use bursar::clock::{Clock, Moment, SystemClock, Timestamp};
+use bursar::clock::{Clock, SystemClock};
 use bursar::dev::authorization_server::DevServer;
 use bursar::entropy::{Entropy, SystemEntropy};
 use bursar::jwt::SigningAlgorithm;
 use bursar::metrics::Metrics;
 use bursar::model::{
-    EndReason, Failure, Grant, GrantId, GrantKey, Kind, Life, RoleName, Scope, Service, ServiceName,
-    SpeaksFor, TokenKey, UserName,
+    EndReason, Failure, GrantKey, Kind, Life, RoleName, Scope, Service, ServiceName, SpeaksFor, TokenKey,
+    UserName,
 };
 use bursar::ready::Ready;
 use bursar::refresh::plan::Recovery;
-use bursar::refresh::setup::Setup;
+use bursar::refresh::setup::{ServerSetup, Setup};
 use bursar::refresh::{Engine, Parts};
-use bursar::secret::{Digest, Secret};
+use bursar::secret::Secret;
 use bursar::store::seal::{Sealer, generate_key};
 use bursar::store::sqlite::SqliteStore;
-use bursar::store::{
-    Begun, Candidate, Commit, Committed, Lease, PendingRevocation, Settled, Store, StoreError, StoredToken,
-    Tombstone, Which,
-};
+use bursar::store::{Store, StoreError};
 use bursar::tasks::Tasks;
 
+use crate::support::store::{Hook, Hooked};
 use crate::support::{ALICE, World};
 
-/// A store whose commits fail while the switch is on, as on a full disk.
-struct Full {
-    inner: SqliteStore,
-    full: Arc<AtomicBool>,
-}
-
-fn full() -> StoreError {
-    StoreError::Unavailable("database or disk is full".to_owned())
-}
+/// Commits fail while the switch is on, as on a full disk.
+struct Full(Arc<AtomicBool>);
 
 #[async_trait]
-impl Store for Full {
-    async fn grant(&self, id: &GrantId) -> Result<Option<Grant>, StoreError> {
-        self.inner.grant(id).await
-    }
-    async fn grants(
-        &self,
-        which: &Which,
-        after: Option<&GrantKey>,
-        limit: u32,
-    ) -> Result<Vec<Grant>, StoreError> {
-        self.inner.grants(which, after, limit).await
-    }
-    async fn count(&self) -> Result<Vec<(ServiceName, String, i64)>, StoreError> {
-        self.inner.count().await
-    }
-    async fn in_doubt(&self) -> Result<Vec<GrantId>, StoreError> {
-        self.inner.in_doubt().await
-    }
-    async fn access_token(
-        &self,
-        id: &GrantId,
-        role: Option<&RoleName>,
-    ) -> Result<Option<StoredToken>, StoreError> {
-        self.inner.access_token(id, role).await
-    }
-    async fn begin(&self, id: &GrantId, lease: &Lease, now: &Moment) -> Result<Begun, StoreError> {
-        self.inner.begin(id, lease, now).await
-    }
-    async fn commit(&self, id: &GrantId, version: i64, answer: &Commit) -> Result<Committed, StoreError> {
-        if self.full.load(Ordering::Relaxed) {
-            Err(full())
-        } else {
-            self.inner.commit(id, version, answer).await
+impl Hook for Full {
+    async fn before(&self, operation: &'static str) -> Result<(), StoreError> {
+        if operation == "commit" && self.0.load(Ordering::Relaxed) {
+            return Err(StoreError::Unavailable("database or disk is full".to_owned()));
         }
-    }
-    async fn settle(&self, id: &GrantId, version: i64, outcome: &Settled) -> Result<bool, StoreError> {
-        self.inner.settle(id, version, outcome).await
-    }
-    async fn mark_verified(
-        &self,
-        id: &GrantId,
-        role: Option<&RoleName>,
-        version: i64,
-        against: Digest,
-    ) -> Result<(), StoreError> {
-        self.inner.mark_verified(id, role, version, against).await
-    }
-    async fn discard(&self, id: &GrantId, role: Option<&RoleName>, version: i64) -> Result<(), StoreError> {
-        self.inner.discard(id, role, version).await
-    }
-    async fn imported_as(&self, service: &ServiceName, origin: Digest) -> Result<Option<Grant>, StoreError> {
-        self.inner.imported_as(service, origin).await
-    }
-    async fn add_candidate(
-        &self,
-        id: &GrantId,
-        candidate: &Candidate,
-        now: Timestamp,
-    ) -> Result<bool, StoreError> {
-        self.inner.add_candidate(id, candidate, now).await
-    }
-    async fn promote(&self, candidate: &GrantId, user: &UserName) -> Result<bool, StoreError> {
-        self.inner.promote(candidate, user).await
-    }
-    async fn drop_candidate(&self, candidate: &GrantId) -> Result<(), StoreError> {
-        self.inner.drop_candidate(candidate).await
-    }
-    async fn ensure_client_grant(
-        &self,
-        id: &GrantId,
-        registration: &str,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        self.inner.ensure_client_grant(id, registration, now).await
-    }
-    async fn revoke(&self, id: &GrantId, key: &GrantKey, now: Timestamp) -> Result<Tombstone, StoreError> {
-        self.inner.revoke(id, key, now).await
-    }
-    async fn to_revoke(&self) -> Result<Vec<GrantKey>, StoreError> {
-        self.inner.to_revoke().await
-    }
-    async fn revocations(&self, key: &GrantKey) -> Result<Vec<PendingRevocation>, StoreError> {
-        self.inner.revocations(key).await
-    }
-    async fn revoked_since(
-        &self,
-        service: &ServiceName,
-        token: Digest,
-    ) -> Result<Option<Timestamp>, StoreError> {
-        self.inner.revoked_since(service, token).await
-    }
-    async fn revoked(&self, key: &GrantKey, token: Digest) -> Result<(), StoreError> {
-        self.inner.revoked(key, token).await
-    }
-    async fn candidates(&self) -> Result<Vec<GrantId>, StoreError> {
-        self.inner.candidates().await
-    }
-    async fn erase(&self, key: &GrantKey) -> Result<bool, StoreError> {
-        self.inner.erase(key).await
-    }
-    async fn spill(&self, id: &GrantId, version: i64, answer: &Commit) -> Result<(), StoreError> {
-        self.inner.spill(id, version, answer).await
-    }
-    async fn close(&self) {
-        self.inner.close().await;
+        Ok(())
     }
 }
 
@@ -198,7 +90,8 @@ impl Scene {
     async fn engine(&self) -> Running {
         let path = self.world.path().join("engine.db");
         let inner = SqliteStore::open(&path, Sealer::from_text(&self.key).unwrap()).await.unwrap();
-        let store: Arc<dyn Store> = Arc::new(Full { inner, full: Arc::clone(&self.full) });
+        let store: Arc<dyn Store> =
+            Arc::new(Hooked { inner: Arc::new(inner), hook: Arc::new(Full(Arc::clone(&self.full))) });
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new(0));
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
         let metrics = Arc::new(Metrics::new().unwrap());
@@ -219,17 +112,21 @@ impl Scene {
         let client: Arc<dyn AuthorizationServer> = Arc::new(client);
         let recovery = Recovery { leeway: Duration::from_secs(30), deadline: Duration::from_secs(5) };
         let (ready, tasks) = (Ready::default(), Tasks::new());
+        let server = ServerSetup { server: client, recovery, requests_per_minute: 600, liveness: None };
         let service = Self::service();
         let setup = Setup {
-            servers: HashMap::from([("dev".to_owned(), (client, recovery))]),
+            servers: HashMap::from([("dev".to_owned(), server)]),
             services: HashMap::from([(service.name.clone(), Arc::new(service))]),
             life: Life {
                 ahead_percent: 75,
                 floor: Duration::from_secs(30),
                 ceiling: Duration::from_mins(20),
                 min_ttl: Duration::from_mins(1),
+                idle_after: Duration::from_hours(2),
+                keep_alive: None,
             },
             lease: Duration::from_secs(10),
+            warn_before: Duration::from_hours(72),
         };
         let parts = Parts {
             store: Arc::clone(&store),

@@ -59,6 +59,7 @@ async fn a_caller_sees_the_grants_that_it_may_use_and_no_others() {
         members,
         [
             "created_at",
+            "expires_at",
             "in_doubt_since",
             "refresh_tokens",
             "refreshed_at",

@@ -73,6 +73,7 @@ fn answer(refresh_token: Option<&str>, access_token: &str, role: Option<&str>) -
             refresh_after: Duration::from_mins(45),
         },
         now: at(2).wall,
+        asked_at: at(2).wall,
     }
 }
 

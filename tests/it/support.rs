@@ -2,6 +2,7 @@
 
 pub(crate) mod http;
 pub(crate) mod sidecar;
+pub(crate) mod store;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -150,8 +150,8 @@ impl SqliteStore {
         of_row(
             sqlx::query(
                 "INSERT OR REPLACE INTO access_tokens (service, user, candidate, role, version, access_token, scope,
-                    verified, requested_wall, requested_boot, boot_id, expires_in, refresh_after)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, '', ?, ?, ?, ?, ?)",
+                    verified, requested_wall, requested_boot, boot_id, expires_in, refresh_after, asked_at)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, '', ?, ?, ?, ?, ?, ?)",
             ),
             id,
         )
@@ -164,6 +164,7 @@ impl SqliteStore {
         .bind(issued.requested_at.boot_id.to_string())
         .bind(millis(issued.expires_in))
         .bind(millis(issued.refresh_after))
+        .bind(answer.asked_at.millis())
         .execute(&mut **transaction)
         .await?;
         Ok(())

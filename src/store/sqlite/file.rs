@@ -13,6 +13,7 @@ pub(super) fn migrations() -> Migrator {
     let files = [
         ("grants", include_str!("../migrations/sqlite/0001_grants.sql")),
         ("revocations", include_str!("../migrations/sqlite/0002_revocations.sql")),
+        ("upkeep", include_str!("../migrations/sqlite/0003_upkeep.sql")),
     ];
     let migration = |(version, (name, sql)): (i64, (&'static str, &'static str))| {
         Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
