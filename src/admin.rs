@@ -66,13 +66,14 @@ pub trait Reload: Send + Sync {
 
 impl Handler for Admin {
     type Memory = ();
+    type Body = Full<Bytes>;
 
     fn too_many(&self) -> Response<Full<Bytes>> {
         answer::too_many(&self.ids)
     }
 
     async fn answer(
-        &self,
+        self: &Arc<Self>,
         peer: Peer,
         _memory: &Mutex<()>,
         request: Request<Incoming>,

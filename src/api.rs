@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
@@ -17,6 +17,7 @@ use crate::model::RequestIds;
 use crate::policy::Policy;
 use crate::server::{Handler, Peer};
 use crate::store::Store;
+use crate::tasks::Tasks;
 
 /// The parameters of a request's query.
 pub mod query;
@@ -33,6 +34,9 @@ mod token;
 /// The same question on the same connection.
 mod again;
 
+/// `GET /v1/token/events`.
+mod events;
+
 /// `POST /v1/introspect`.
 mod introspect;
 
@@ -48,6 +52,8 @@ pub mod answer;
 pub use again::Memory;
 use answer::request_id;
 use error::Problem;
+use events::Events;
+pub use events::Streams;
 use query::Query;
 
 /// This interface, described.
@@ -61,6 +67,10 @@ pub struct Api {
     pub broker: Broker,
     /// Where grants are remembered.
     pub store: Arc<dyn Store>,
+    /// Who listens.
+    pub streams: Streams,
+    /// What owns those who speak to them.
+    pub tasks: Tasks,
     /// Names requests.
     pub ids: RequestIds,
     /// Counters.
@@ -73,40 +83,62 @@ pub struct Terms {
     pub policy: Policy,
     /// How long a caller waits at most.
     pub request_timeout: Duration,
+    /// Event streams of one uid at the same time.
+    pub event_streams: usize,
 }
 
 impl Handler for Api {
     type Memory = Memory;
+    type Body = Either<Full<Bytes>, Events>;
 
     fn too_many(&self) -> Response<Full<Bytes>> {
         answer::too_many(&self.ids)
     }
 
     async fn answer(
-        &self,
+        self: &Arc<Self>,
         peer: Peer,
         memory: &Mutex<Memory>,
         request: Request<Incoming>,
-    ) -> Response<Full<Bytes>> {
+    ) -> Response<Self::Body> {
         let (request, mut body) = request.into_parts();
         let id = request_id(&request, &self.ids);
         let Peer::Local(caller) = peer else {
             // Tokens never leave over TCP, whatever listener this handler is put behind.
-            return answer::finish(Problem::access_denied().into_answer(&id), &id);
+            return answer::finish(Problem::access_denied().into_answer(&id), &id).map(Either::Left);
         };
+        if request.method == Method::GET && request.uri.path() == events::PATH {
+            let opened =
+                answer::check_head(&request).and_then(|()| events::open(self, &caller, &request, &id));
+            match opened {
+                Ok(mut stream) => {
+                    body::dispose(&mut body, &mut stream).await;
+                    return answer::finish(stream, &id).map(Either::Right);
+                }
+                Err(problem) => {
+                    self.note(&problem);
+                    return answer::conclude(Err(problem), &id, &caller, &mut body).await.map(Either::Left);
+                }
+            }
+        }
         let result = match again::answer(self, memory, &request) {
             Some(answer) => Ok(answer),
-            None => self.route(&caller, memory, &request, &mut body).await.inspect_err(|problem| {
-                if ["invalid_request", "too_large"].contains(&problem.error()) {
-                    self.metrics.requests_refused.with_label_values(&[problem.error()]).inc();
-                }
-            }),
+            None => self
+                .route(&caller, memory, &request, &mut body)
+                .await
+                .inspect_err(|problem| self.note(problem)),
         };
-        answer::conclude(result, &id, &caller, &mut body).await
+        answer::conclude(result, &id, &caller, &mut body).await.map(Either::Left)
     }
 }
 
 impl Api {
+    fn note(&self, problem: &Problem) {
+        if ["invalid_request", "too_large"].contains(&problem.error()) {
+            self.metrics.requests_refused.with_label_values(&[problem.error()]).inc();
+        }
+    }
+
     async fn route(
         &self,
         caller: &Caller,
@@ -130,6 +162,7 @@ impl Api {
             "/v1/token" | "/v1/services" | "/v1/grants" | "/v1/openapi.json" => {
                 Err(Problem::method_not_allowed("GET, HEAD"))
             }
+            "/v1/token/events" => Err(Problem::method_not_allowed("GET")),
             "/v1/introspect" => Err(Problem::method_not_allowed("POST")),
             _ => Err(Problem::not_found("there is nothing here; see GET /v1/openapi.json")),
         }

@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 
 use crate::admin::observe::{Observe, Observing};
 use crate::admin::{Admin, Reload};
-use crate::api::{Api, Terms};
+use crate::api::{Api, Streams, Terms};
 use crate::broker::Broker;
 use crate::cache::TokenCache;
 use crate::caller::overflow_uid;
@@ -119,7 +119,11 @@ impl App {
         let store: Arc<dyn Store> =
             Arc::new(MeteredStore::new(store, Arc::clone(&clock), Arc::clone(&metrics), ready.clone()));
         let setup = setup(&mut settings, &ports, &metrics).map_err(StartError::Failed)?;
-        let terms = Terms { policy: policy(&settings, &setup), request_timeout: settings.request_timeout };
+        let terms = Terms {
+            policy: policy(&settings, &setup),
+            request_timeout: settings.request_timeout,
+            event_streams: settings.event_streams,
+        };
         let parts = Parts {
             store: Arc::clone(&store),
             cache: cache.clone(),
@@ -135,6 +139,8 @@ impl App {
             terms: ArcSwap::from_pointee(terms),
             broker: Broker::new(engine.clone(), cache.clone(), Arc::clone(&clock), Arc::clone(&metrics)),
             store: Arc::clone(&store),
+            streams: Streams::default(),
+            tasks: tasks.clone(),
             ids: RequestIds::new(&*entropy),
             metrics: Arc::clone(&metrics),
         });

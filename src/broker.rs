@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 use prometheus::{Histogram, IntCounter};
+use tokio::sync::watch;
 
 use crate::authorization_server::Unverified;
 use crate::cache::{CachedToken, TokenCache};
@@ -101,6 +102,23 @@ impl Broker {
         held.requests.inc();
         self.from_cache.observe(self.clock.now().since(&now).unwrap_or_default().as_secs_f64());
         Some(now)
+    }
+
+    /// Changes whenever there is another token, or none any more.
+    #[must_use]
+    pub fn changes(&self, key: &TokenKey) -> watch::Receiver<u64> {
+        self.engine.changes(key)
+    }
+
+    /// Says that somebody uses the token, without handing it out. `false` if there is none that could be.
+    #[must_use]
+    pub fn touch(&self, key: &TokenKey) -> bool {
+        let now = self.clock.now();
+        let alive = self.cache.get(key).filter(|token| !token.issued.remaining(&now).is_zero());
+        alive.is_some_and(|token| {
+            token.usage.touch(&now);
+            true
+        })
     }
 
     /// What a token that somebody shows says of itself, if it is one of this service's and valid now.

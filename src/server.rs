@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Collected, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -25,6 +25,10 @@ use tokio::sync::{Notify, Semaphore};
 use crate::caller::Caller;
 use crate::metrics::Metrics;
 use crate::tasks::Tasks;
+
+mod patient;
+
+use patient::Patient;
 
 /// What a client may make us hold.
 ///
@@ -60,16 +64,19 @@ pub trait Handler: Send + Sync + 'static {
     /// What is remembered of a connection from one request to the next.
     type Memory: Default + Send + 'static;
 
+    /// What its answers consist of.
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static;
+
     /// What a client is told that is one too many.
     fn too_many(&self) -> Response<Full<Bytes>>;
 
     /// The answer; every failure is an answer too.
     fn answer(
-        &self,
+        self: &Arc<Self>,
         peer: Peer,
         memory: &Mutex<Self::Memory>,
         request: Request<Incoming>,
-    ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
 }
 
 /// A listening socket of either kind.
@@ -206,7 +213,7 @@ where
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(limits.head)
         .max_headers(limits.headers)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Patient::new(stream)), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         biased;

@@ -79,13 +79,14 @@ impl Drop for Observing {
 
 impl Handler for Observe {
     type Memory = ();
+    type Body = Full<Bytes>;
 
     fn too_many(&self) -> Response<Full<Bytes>> {
         answer(StatusCode::TOO_MANY_REQUESTS, "text/plain; charset=utf-8", "too many connections\n")
     }
 
     async fn answer(
-        &self,
+        self: &Arc<Self>,
         _peer: Peer,
         _memory: &Mutex<()>,
         request: Request<Incoming>,

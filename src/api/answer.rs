@@ -82,7 +82,7 @@ pub fn too_many(ids: &RequestIds) -> Response<Full<Bytes>> {
 
 /// Puts on what every answer has.
 #[must_use]
-pub fn finish(mut answer: Response<Full<Bytes>>, id: &RequestId) -> Response<Full<Bytes>> {
+pub fn finish<B>(mut answer: Response<B>, id: &RequestId) -> Response<B> {
     let headers = answer.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // Ids are plain ASCII by construction.

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::Response;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, HeaderValue};
@@ -32,7 +31,7 @@ pub async fn read(body: &mut Incoming) -> Result<Zeroizing<Vec<u8>>, Problem> {
 
 /// What is left of a body would be taken for the next request: it is read and dropped, or the connection ends with this
 /// answer.
-pub async fn dispose(body: &mut Incoming, answer: &mut Response<Full<Bytes>>) {
+pub async fn dispose<B>(body: &mut Incoming, answer: &mut Response<B>) {
     if body.is_end_stream() {
         return;
     }

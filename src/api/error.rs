@@ -148,7 +148,17 @@ impl Problem {
     /// The answer.
     #[must_use]
     pub fn into_answer(self, id: &RequestId) -> Response<Full<Bytes>> {
-        let Inner { status, error, detail, members, header, cause: _ } = *self.0;
+        let mut answer = answer(self.0.status, "application/problem+json", self.json(id));
+        if let Some((name, value)) = self.0.header {
+            answer.headers_mut().insert(name, value);
+        }
+        answer
+    }
+
+    /// The same as text.
+    #[must_use]
+    pub fn json(&self, id: &RequestId) -> String {
+        let Inner { status, error, detail, members, .. } = &*self.0;
         let mut body = json!({
             "type": "about:blank",
             "title": status.canonical_reason().unwrap_or("Error"),
@@ -158,13 +168,9 @@ impl Problem {
             "request_id": id.as_str(),
         });
         if let Some(body) = body.as_object_mut() {
-            body.extend(members);
+            body.extend(members.clone());
         }
-        let mut answer = answer(status, "application/problem+json", body.to_string());
-        if let Some((name, value)) = header {
-            answer.headers_mut().insert(name, value);
-        }
-        answer
+        body.to_string()
     }
 }
 

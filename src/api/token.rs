@@ -10,10 +10,10 @@ use hyper::{Response, StatusCode};
 
 use crate::api::error::Problem;
 use crate::api::query::Query;
-use crate::api::{Api, Memory, again, answer};
+use crate::api::{Api, Memory, Terms, again, answer};
 use crate::broker::Wanted;
 use crate::caller::Caller;
-use crate::policy::TokenRequest;
+use crate::policy::{Permit, TokenRequest};
 
 pub(super) const PATH: &str = "/v1/token";
 const PARAMETERS: [&str; 5] = ["service", "user", "role", "min_ttl", "rejected"];
@@ -25,21 +25,10 @@ pub(super) async fn vend(
     request: &Parts,
 ) -> Result<Response<Full<Bytes>>, Problem> {
     let query = Query::parse(request.uri.query(), &PARAMETERS)?;
-    query.required("service")?;
-    let asked = TokenRequest {
-        service: query.service()?.ok_or_else(Problem::unknown_service)?,
-        user: query.user()?,
-        role: query.role()?,
-    };
+    let asked = asked(&query)?;
     let wanted = Wanted { min_ttl: query.seconds("min_ttl")?, rejected: query.digest("rejected")? };
     let terms = api.terms.load_full();
-    let service = asked.service.clone();
-    let permit = terms.policy.permit(caller, asked).map_err(|denied| {
-        let label = if terms.policy.service(&service).is_some() { service.as_str() } else { "unknown" };
-        let problem = Problem::from(denied);
-        api.metrics.token_requests.with_label_values(&[label, problem.error()]).inc();
-        problem
-    })?;
+    let permit = permit(api, &terms, caller, asked)?;
     let (held, now) = api.broker.vend(&permit, &wanted, terms.request_timeout).await?;
     let token = &held.token;
     tracing::debug!(grant = %permit.key().grant, role = ?permit.key().role, version = token.version, "vended");
@@ -50,6 +39,32 @@ pub(super) async fn vend(
         again::remember(memory, request, terms, held, (left, body.clone()));
     }
     Ok(answer(text, body))
+}
+
+/// Which token a query is about.
+pub(super) fn asked(query: &Query<'_>) -> Result<TokenRequest, Problem> {
+    query.required("service")?;
+    Ok(TokenRequest {
+        service: query.service()?.ok_or_else(Problem::unknown_service)?,
+        user: query.user()?,
+        role: query.role()?,
+    })
+}
+
+/// Whether the caller may have it; counted if not.
+pub(super) fn permit(
+    api: &Api,
+    terms: &Terms,
+    caller: &Caller,
+    asked: TokenRequest,
+) -> Result<Permit, Problem> {
+    let service = asked.service.clone();
+    terms.policy.permit(caller, asked).map_err(|denied| {
+        let label = if terms.policy.service(&service).is_some() { service.as_str() } else { "unknown" };
+        let problem = Problem::from(denied);
+        api.metrics.token_requests.with_label_values(&[label, problem.error()]).inc();
+        problem
+    })
 }
 
 /// A token with what belongs to it as JSON, or alone.

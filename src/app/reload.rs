@@ -75,6 +75,10 @@ fn read(
         return Err(changed.iter().map(say).collect());
     }
     let setup = setup(&mut settings, ports, metrics).map_err(|error| vec![error])?;
-    let terms = Terms { policy: policy(&settings, &setup), request_timeout: settings.request_timeout };
+    let terms = Terms {
+        policy: policy(&settings, &setup),
+        request_timeout: settings.request_timeout,
+        event_streams: settings.event_streams,
+    };
     Ok((setup, terms))
 }

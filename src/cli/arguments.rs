@@ -162,6 +162,9 @@ pub(super) enum GrantCommand {
         /// In this state only: active, expired, revoked or lost
         #[arg(long)]
         state: Option<String>,
+        /// Only those that end by themselves within `notify.warn_before`
+        #[arg(long)]
+        ending: bool,
         /// One JSON object a line
         #[arg(long)]
         json: bool,

@@ -13,8 +13,9 @@ mod import;
 
 pub(super) async fn grant(command: GrantCommand) -> Exit {
     let result = match command {
-        GrantCommand::List { service, user, state, json, socket } => {
-            let filters = [("service", service), ("user", user), ("state", state)];
+        GrantCommand::List { service, user, state, ending, json, socket } => {
+            let ending = ending.then(|| "true".to_owned());
+            let filters = [("service", service), ("user", user), ("state", state), ("ending", ending)];
             list(&socket.admin_socket, filters, json).await
         }
         GrantCommand::Show(grant) => show(&grant).await,
@@ -43,7 +44,7 @@ pub(super) async fn grant(command: GrantCommand) -> Exit {
     result.err().map_or(Exit::Done, |refused| refused.exit)
 }
 
-async fn list(socket: &Path, filters: [(&str, Option<String>); 3], as_json: bool) -> Result<(), Refused> {
+async fn list(socket: &Path, filters: [(&str, Option<String>); 4], as_json: bool) -> Result<(), Refused> {
     let filters: String = filters
         .into_iter()
         .filter_map(|(name, value)| Some(format!("&{name}={}", client::encode(&value?))))
@@ -58,10 +59,16 @@ async fn list(socket: &Path, filters: [(&str, Option<String>); 3], as_json: bool
                 terminal::out(&format!("{grant}\n"));
             } else {
                 if first {
-                    terminal::out(&row(["SERVICE", "USER", "STATE", "REFRESHED"]));
+                    terminal::out(&row(["SERVICE", "USER", "STATE", "REFRESHED", "ENDS"]));
                 }
                 let text = |member: &str| grant.get(member).and_then(Value::as_str).unwrap_or("-");
-                terminal::out(&row([text("service"), text("user"), text("state"), text("refreshed_at")]));
+                terminal::out(&row([
+                    text("service"),
+                    text("user"),
+                    text("state"),
+                    text("refreshed_at"),
+                    text("expires_at"),
+                ]));
             }
             first = false;
         }
@@ -118,7 +125,7 @@ fn print(grant: &Value) {
     }
 }
 
-fn row(columns: [&str; 4]) -> String {
-    let [service, user, state, refreshed] = columns;
-    format!("{service:16}{user:36}{state:18}{refreshed}\n")
+fn row(columns: [&str; 5]) -> String {
+    let [service, user, state, refreshed, ends] = columns;
+    format!("{service:16}{user:36}{state:18}{refreshed:22}{ends}\n")
 }

@@ -25,7 +25,7 @@ const A_DAY: Duration = Duration::from_hours(24);
 /// A grant that ends so soon after it should be warned of is asked about again: some servers move the end at each use.
 const SOON: Duration = Duration::from_hours(7 * 24);
 /// What is asked is spread over this time.
-const SPREAD: u64 = 30_000;
+const SPREAD: u64 = 10_000;
 
 /// What is to be asked, and when.
 pub(super) struct Checks {

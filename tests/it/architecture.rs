@@ -50,7 +50,10 @@ const MAY_NAME: [(&str, &[&str]); 25] = [
     ("socket", &["caller", "server"]),
     (
         "api",
-        &["broker", "caller", "entropy", "jwt", "metrics", "model", "policy", "secret", "server", "store"],
+        &[
+            "broker", "caller", "entropy", "jwt", "metrics", "model", "policy", "secret", "server", "store",
+            "tasks",
+        ],
     ),
     (
         "admin",

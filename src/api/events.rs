@@ -1,0 +1,194 @@
+//! `GET /v1/token/events`: the token now and after each refresh, `login_required` when there is none any more, and a comment
+//! every 15 seconds. Nothing piles up for who reads slowly: what is missed is missed, and the newest token comes next.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::Response;
+use hyper::body::{Body, Frame};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::http::request::Parts;
+use tokio::sync::mpsc;
+
+use crate::api::error::Problem;
+use crate::api::query::Query;
+use crate::api::{Api, Terms, token};
+use crate::broker::Wanted;
+use crate::caller::Caller;
+use crate::model::{Failure, RequestId};
+use crate::policy::{Permit, TokenRequest};
+
+pub(super) const PATH: &str = "/v1/token/events";
+const BEAT: Duration = Duration::from_secs(15);
+/// How long an event waits for its reader to have taken the one before.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The streams that are open, by uid.
+#[derive(Default)]
+pub struct Streams(Arc<Mutex<HashMap<u32, usize>>>);
+
+/// One of them; free again when dropped.
+struct Seat {
+    uid: u32,
+    taken: Arc<Mutex<HashMap<u32, usize>>>,
+}
+
+impl Streams {
+    fn take(&self, uid: u32, most: usize) -> Option<Seat> {
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = taken.get(&uid).copied().unwrap_or(0);
+        if own >= most {
+            return None;
+        }
+        taken.insert(uid, own + 1);
+        Some(Seat { uid, taken: Arc::clone(&self.0) })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = taken.get_mut(&self.uid) {
+            *own -= 1;
+            if *own == 0 {
+                taken.remove(&self.uid);
+            }
+        }
+    }
+}
+
+/// What a stream's answer consists of: whatever its task has to say.
+pub struct Events(mpsc::Receiver<Bytes>);
+
+impl Body for Events {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(context).map(|event| event.map(|event| Ok(Frame::data(event))))
+    }
+}
+
+pub(super) fn open(
+    api: &Arc<Api>,
+    caller: &Caller,
+    request: &Parts,
+    id: &RequestId,
+) -> Result<Response<Events>, Problem> {
+    let query = Query::parse(request.uri.query(), &["service", "user", "role"])?;
+    let asked = token::asked(&query)?;
+    let terms = api.terms.load_full();
+    let permit = token::permit(api, &terms, caller, asked.clone())?;
+    let seat = api.streams.take(caller.uid(), terms.event_streams).ok_or_else(|| {
+        api.metrics.requests_refused.with_label_values(&["event_streams"]).inc();
+        Problem::too_many_requests("too many event streams")
+    })?;
+    // One event on its way: who does not take it gets no further ones.
+    let (events, receiver) = mpsc::channel(1);
+    let stream = Stream { api: Arc::clone(api), caller: *caller, asked, id: id.clone(), events };
+    let tasks = api.tasks.clone();
+    api.tasks.spawn(async move {
+        tokio::select! {
+            () = stream.run(permit, terms) => {}
+            () = tasks.stopping() => {}
+        }
+        drop(seat);
+    });
+    let mut answer = Response::new(Events(receiver));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    Ok(answer)
+}
+
+/// One stream at work.
+struct Stream {
+    api: Arc<Api>,
+    caller: Caller,
+    asked: TokenRequest,
+    id: RequestId,
+    events: mpsc::Sender<Bytes>,
+}
+
+/// What was said last, so that nothing is said twice.
+#[derive(PartialEq)]
+enum Said {
+    Nothing,
+    Token(i64),
+    LoginRequired(Failure),
+}
+
+impl Stream {
+    async fn run(&self, permit: Permit, mut terms: Arc<Terms>) {
+        let (broker, key) = (&self.api.broker, permit.key());
+        // Before the first look, so that nothing happens in between.
+        let mut changes = broker.changes(key);
+        let (mut said, mut look) = (Said::Nothing, true);
+        loop {
+            if !Arc::ptr_eq(&terms, &self.api.terms.load()) {
+                terms = self.api.terms.load_full();
+                if terms.policy.permit(&self.caller, self.asked.clone()).is_err() {
+                    return;
+                }
+            }
+            if look {
+                let event = match broker.vend(&permit, &Wanted::default(), terms.request_timeout).await {
+                    Ok((held, now)) => {
+                        look = false;
+                        let news = Said::Token(held.token.version);
+                        (news, event("token", &held.token.json(&now)))
+                    }
+                    Err(failure @ Failure::LoginRequired { .. }) => {
+                        look = false;
+                        let problem = Problem::from(failure.clone()).json(&self.id);
+                        (Said::LoginRequired(failure), event("login_required", problem.as_bytes()))
+                    }
+                    // Nothing to be said yet; looked at again with the next beat.
+                    Err(_) => (Said::Nothing, Bytes::new()),
+                };
+                if event.0 != Said::Nothing && event.0 != said {
+                    if !self.send(event.1).await {
+                        return;
+                    }
+                    said = event.0;
+                }
+            }
+            tokio::select! {
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    look = true;
+                }
+                () = tokio::time::sleep(BEAT) => {
+                    // Who listens uses the token.
+                    look |= !broker.touch(key);
+                    if !self.send(Bytes::from_static(b":\n\n")).await {
+                        return;
+                    }
+                }
+                () = self.events.closed() => return,
+            }
+        }
+    }
+
+    /// Whether the reader took it.
+    async fn send(&self, event: Bytes) -> bool {
+        let sent = tokio::time::timeout(PATIENCE, self.events.send(event)).await;
+        if sent.is_err() {
+            self.api.metrics.requests_refused.with_label_values(&["slow_reader"]).inc();
+        }
+        matches!(sent, Ok(Ok(())))
+    }
+}
+
+/// JSON has no line breaks of its own.
+fn event(name: &str, json: &[u8]) -> Bytes {
+    [b"event: ", name.as_bytes(), b"\ndata: ", json, b"\n\n"].concat().into()
+}
