@@ -19,6 +19,9 @@
 //!               cache              only now may anyone have it
 //! ```
 //!
+//! Most refreshes need nobody to ask: `refresh::schedule` knows when each token in use is due, and `refresh::budget` how
+//! many requests a minute may see.
+//!
 //! What holds throughout:
 //!
 //! - A new refresh token is on disk before anyone can see the access token that came with it.
