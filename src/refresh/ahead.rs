@@ -79,8 +79,12 @@ impl Inner {
                 return wait;
             }
             let Some(ready) = self.schedule().take(server) else { break };
-            // Goes on by itself, and tells the schedule how it ended.
-            drop(Engine(Arc::clone(self)).join(&ready.key.clone(), Want::Ahead(ready)));
+            let (inner, key) = (Arc::clone(self), ready.key.clone());
+            let flight = Engine(Arc::clone(self)).join(&key, Want::Ahead(ready));
+            self.parts.tasks.spawn(async move {
+                let result = flight.await;
+                inner.landed(&key, result.as_deref());
+            });
         }
         LONGEST_SLEEP
     }
@@ -98,8 +102,8 @@ impl Inner {
         }
     }
 
-    /// A flight has ended, whoever started it.
-    pub(super) fn landed(&self, key: &TokenKey, result: Result<&CachedToken, &Failure>) {
+    /// A flight that the schedule waits for has ended, whoever started it.
+    fn landed(&self, key: &TokenKey, result: Result<&CachedToken, &Failure>) {
         let now = self.parts.clock.now();
         let wait = match result {
             // Published, and so scheduled anew; if not, since something changed meanwhile, it is looked for again.

@@ -53,7 +53,6 @@ impl Inner {
         if let (Want::Newer(_), Ok(token)) = (&want, &result) {
             token.usage.touch(&self.parts.clock.now());
         }
-        self.landed(key, result.as_deref());
         result
     }
 

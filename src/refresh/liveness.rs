@@ -74,7 +74,7 @@ impl Engine {
         }
         let service = inner.service(&key.grant.service)?;
         let door = inner.door(&service)?;
-        door.budget.count(&inner.parts.clock.now());
+        tokio::time::sleep(door.budget.take(&inner.parts.clock.now())).await;
         inner.check(&id, &service, &door).await
     }
 }
@@ -238,11 +238,18 @@ impl Inner {
     /// One introspection that is counted in the budget.
     pub(super) async fn introspect(&self, door: &Door, token: &Secret) -> Introspection {
         door.budget.count(&self.parts.clock.now());
-        self.ask(door, token).await
+        self.ask_whatever(door, token).await
     }
 
     /// One that has a place in it already.
     async fn ask(&self, door: &Door, token: &Secret) -> Introspection {
+        if let Some((_, failure)) = door.gate.shut_for(&self.parts.clock.now()) {
+            return Introspection::Failed(format!("it is not asked for now: {}", failure.word()));
+        }
+        self.ask_whatever(door, token).await
+    }
+
+    async fn ask_whatever(&self, door: &Door, token: &Secret) -> Introspection {
         let answer = door.server.introspect(token).await;
         if answer == Introspection::NotOffered {
             door.offers_no_introspection();
