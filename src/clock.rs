@@ -202,6 +202,8 @@ mod tests {
         assert_eq!(before.since(&after), None);
         clock.reboot();
         assert_eq!(clock.now().since(&before), None);
+        clock.advance(Duration::from_hours(2));
+        assert_eq!(clock.now().since(&before), None, "however long the machine has been up since");
     }
 
     #[test]

@@ -36,7 +36,12 @@ fn glance(status: &Value) -> String {
             Some(seconds) => format!("{}: asked again in {}", text(&server, "why"), time(seconds)),
             None => text(&server, "state"),
         };
-        out.push_str(&format!("authorization server {}: {state}\n", text(&server, "name")));
+        let used = server.get("budget_used").and_then(Value::as_f64).unwrap_or(0.0) * 100.0;
+        out.push_str(&format!(
+            "authorization server {}: {state}, {used:.0} % of {} requests a minute\n",
+            text(&server, "name"),
+            number(&server, "requests_per_minute"),
+        ));
     }
     for (service, states) in status.get("grants").and_then(Value::as_object).into_iter().flatten() {
         let states: Vec<String> = states
@@ -47,14 +52,18 @@ fn glance(status: &Value) -> String {
             .collect();
         out.push_str(&format!("grants of {service}: {}\n", states.join(", ")));
     }
-    out.push_str(&format!("access tokens in memory: {}\n", number(status, "access_tokens_cached")));
+    out.push_str(&format!(
+        "access tokens in memory: {}, looked after: {}\n",
+        number(status, "access_tokens_cached"),
+        number(status, "tokens_in_use")
+    ));
     let revocations = number(status, "waiting_to_be_revoked");
     if revocations > 0 {
         out.push_str(&format!("waiting to be revoked at their authorization server: {revocations}\n"));
     }
     let next = list("next_refreshes");
     if !next.is_empty() {
-        out.push_str("\nnext refreshes, if somebody asks:\n");
+        out.push_str("\nnext refreshes, of what is still in use then:\n");
     }
     for refresh in next {
         let due = number(&refresh, "due_in_seconds");

@@ -25,7 +25,7 @@ async fn status_is_a_glance_and_json_for_machines() {
         ", ready\n",
         "authorization server snowflake: open\n",
         "grants of databricks: 1 active\n",
-        "next refreshes, if somebody asks:\n",
+        "next refreshes, of what is still in use then:\n",
         "snowflake of alice@example.com, role ANALYST\n",
     ] {
         assert!(said.contains(expected), "{expected:?} in {said}");

@@ -185,3 +185,18 @@ async fn a_grant_that_ends_by_itself_is_known_to_and_said_to() {
     assert_eq!(world.stats().await["requests"]["introspect"], introspections, "once a day at most");
     world.finish(sidecar).await;
 }
+
+#[tokio::test]
+async fn a_budget_that_can_not_hold_the_grants_is_said_at_start_with_numbers() {
+    let world = World::start().await;
+    let sidecar = world.connected().await;
+    assert!(!sidecar.read_log().contains("can't hold these grants"));
+    let (status, _) = sidecar.stop().await;
+    assert!(status.success());
+    world.configure("client_id", "requests_per_minute = 1\nclient_id");
+    let sidecar = world.sidecar().await;
+    let log = sidecar.read_log();
+    let said = log.lines().find(|line| line.contains("can't hold these grants")).expect("it is said");
+    assert!(said.contains("grants=1") && said.contains("needed_per_minute=1"), "{said}");
+    world.finish(sidecar).await;
+}
