@@ -70,8 +70,10 @@ impl Inner {
 
     /// What the server's last answer said of its rate limit.
     pub(super) fn learn(&self, door: &Door, name: &str) {
+        let now = self.parts.clock.now();
+        self.parts.metrics.refresh_budget_used.with_label_values(&[name]).set(door.budget.used(&now));
         let Some(seen) = door.server.rate_limit() else { return };
-        if let Some(limit) = door.budget.learn(&self.parts.clock.now(), &seen) {
+        if let Some(limit) = door.budget.learn(&now, &seen) {
             tracing::warn!(
                 authorization_server = name,
                 limit,

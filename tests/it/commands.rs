@@ -23,7 +23,7 @@ async fn status_is_a_glance_and_json_for_machines() {
     for expected in [
         "bursar 0.",
         ", ready\n",
-        "authorization server snowflake: open\n",
+        "authorization server snowflake: open, ",
         "grants of databricks: 1 active\n",
         "next refreshes, of what is still in use then:\n",
         "snowflake of alice@example.com, role ANALYST\n",
