@@ -97,6 +97,9 @@ pub mod tasks;
 /// What is being waited for.
 pub mod ready;
 
+/// Where tests have the process die.
+mod fail_point;
+
 /// The configuration.
 pub mod settings;
 

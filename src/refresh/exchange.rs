@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::authorization_server::{Exchange, Introspection, Misconfiguration, Refusal, Tokens};
 use crate::clock::{Moment, Timestamp};
+use crate::fail_point;
 use crate::jwt;
 use crate::model::{
     EndReason, Failure, GrantId, GrantState, Issued, RoleName, Rotation, SameOrNew, Scope, Service,
@@ -61,6 +62,7 @@ impl Inner {
         for _ in 0..MOST_ROUNDS {
             let begun = self.parts.clock.now();
             let attempt = self.begin(id, service, &lease).await?;
+            fail_point::reached("leased");
             if tries >= most_tries(attempt.rotation, &door.recovery) {
                 self.settle(id, &attempt, Settled::InDoubt).await?;
                 return Err(Failure::ServerUnavailable { retry_after: SHORTLY });
@@ -78,7 +80,9 @@ impl Inner {
                 continue;
             }
             tries += 1;
+            fail_point::reached("before_exchange");
             let exchange = present(&door, service, &attempt, &scope).await;
+            fail_point::reached("answered");
             self.learn(&door, &service.authorization_server);
             match exchange {
                 Exchange::Answered(tokens) => {
@@ -268,7 +272,10 @@ impl Inner {
         }
         let committed = self.parts.store.commit(id, attempt.version, &answer).await;
         let version = match committed {
-            Ok(Committed::Done(version)) => version,
+            Ok(Committed::Done(version)) => {
+                fail_point::reached("committed");
+                version
+            }
             Ok(Committed::Revoked) => {
                 self.revoking.wake();
                 let since = Some(self.parts.clock.now().wall);

@@ -101,9 +101,10 @@ impl Inner {
         }
         let result = self.exchange(candidate, service, None, Leave::Granted).await;
         if let Err(Failure::LoginRequired { reason, .. }) = &result
-            && *reason != EndReason::NeverConnected
+            && ![EndReason::NeverConnected, EndReason::Lost].contains(reason)
         {
-            // Worthless; a later try with the same token should hear it from the server again.
+            // Worthless; a later try with the same token should hear it from the server again. Not of one that was used up
+            // without an answer: presented again it would end its whole login, so its row stays and tells.
             store.drop_candidate(candidate).await.map_err(|error| store_failure(&error))?;
         }
         result

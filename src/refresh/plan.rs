@@ -41,19 +41,23 @@ pub fn plan(rotation: Rotation, since: Option<&Moment>, now: &Moment, recovery: 
     }
     // The server can't have rotated the token before the attempt began: a replay that ends inside the leeway counted
     // from there is inside the server's.
-    let last_arrival = recovery.leeway + recovery.deadline;
-    match now.since(since) {
+    let last_arrival = recovery.leeway.max(recovery.deadline);
+    let until_known = last_arrival + recovery.leeway;
+    let age = now.since(since);
+    // Before this boot, if that can't be known: asked too early, a server calls a token active whose leeway is not over.
+    let at_least = age.unwrap_or(now.boot);
+    match age {
         Some(age) if age + recovery.deadline <= recovery.leeway => Plan::Present,
         // A server without leeway says `inactive` as soon as the token is used up, but the request may still be on its way.
-        Some(age) if recovery.leeway.is_zero() && age < recovery.deadline => {
-            Plan::Wait(recovery.deadline.saturating_sub(age))
+        _ if recovery.leeway.is_zero() && at_least < recovery.deadline => {
+            Plan::Wait(recovery.deadline.saturating_sub(at_least))
         }
         _ if recovery.leeway.is_zero() => Plan::AskFirst,
-        // It may have rotated as late as the deadline, and calls the old token active until its leeway is over.
-        Some(age) if age <= last_arrival => {
-            Plan::Wait(last_arrival.saturating_sub(age) + Duration::from_secs(1))
+        // It may have rotated as late as the last replay arrives, and calls the old token active until its leeway is over.
+        _ if at_least <= until_known => {
+            Plan::Wait(until_known.saturating_sub(at_least) + Duration::from_secs(1))
         }
-        Some(_) | None => Plan::AskFirst,
+        _ => Plan::AskFirst,
     }
 }
 
@@ -83,9 +87,9 @@ mod tests {
         for rotation in [Rotation::Rotating, Rotation::Unknown] {
             assert_eq!(after(0, rotation, &OKTA), Plan::Present);
             assert_eq!(after(25, rotation, &OKTA), Plan::Present);
-            assert_eq!(after(26, rotation, &OKTA), Plan::Wait(Duration::from_secs(10)));
-            assert_eq!(after(35, rotation, &OKTA), Plan::Wait(Duration::from_secs(1)));
-            assert_eq!(after(36, rotation, &OKTA), Plan::AskFirst);
+            assert_eq!(after(26, rotation, &OKTA), Plan::Wait(Duration::from_secs(35)));
+            assert_eq!(after(60, rotation, &OKTA), Plan::Wait(Duration::from_secs(1)));
+            assert_eq!(after(61, rotation, &OKTA), Plan::AskFirst);
             assert_eq!(after(100_000, rotation, &OKTA), Plan::AskFirst);
         }
     }
@@ -110,6 +114,23 @@ mod tests {
         let clock = ManualClock::new(Timestamp::from_secs(1_800_000_000));
         let since = clock.now();
         clock.reboot();
-        assert_eq!(plan(Rotation::Rotating, Some(&since), &clock.now(), &OKTA), Plan::AskFirst);
+        let after_reboot = |clock: &ManualClock| plan(Rotation::Rotating, Some(&since), &clock.now(), &OKTA);
+        // Ten seconds after the boot the leeway may last, and the answer `active` would mean nothing.
+        assert_eq!(after_reboot(&clock), Plan::Wait(Duration::from_secs(51)));
+        clock.advance(Duration::from_secs(51));
+        assert_eq!(after_reboot(&clock), Plan::AskFirst);
+    }
+
+    #[test]
+    fn no_answer_is_asked_for_while_a_used_up_token_may_still_be_called_active() {
+        let mut replayed = 0;
+        while after(replayed, Rotation::Rotating, &OKTA) == Plan::Present {
+            replayed += 1;
+        }
+        // The last replay arrives a deadline later, and from then on the leeway lasts.
+        let last_of_the_leeway = replayed - 1 + OKTA.deadline.as_secs() + OKTA.leeway.as_secs();
+        for age in replayed..=last_of_the_leeway {
+            assert!(matches!(after(age, Rotation::Rotating, &OKTA), Plan::Wait(_)), "{age}");
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::authorization_server::{Expected, Unverified};
 use crate::cache::CachedToken;
+use crate::fail_point;
 use crate::jwt::{Verified, VerifyError};
 use crate::model::{EndReason, Failure, GrantId, Service, TokenKey, UserName};
 use crate::refresh::{Inner, SHORTLY, store_failure};
@@ -82,7 +83,10 @@ impl Inner {
         // Before, for it may be another after: what counts is what it is verified against.
         let against = self.expectation(service, key);
         let verified = match self.verify(service, key, user, &stored).await {
-            Ok(verified) => verified,
+            Ok(verified) => {
+                fail_point::reached("verified");
+                verified
+            }
             Err(Unverified::NoKeys(why)) => {
                 tracing::warn!(grant = %key.grant, %why, "a token waits to be verified");
                 return Err(Failure::ServerUnavailable { retry_after: SHORTLY });
@@ -121,6 +125,7 @@ impl Inner {
             }
             if *endings == seen {
                 self.parts.cache.put(key.clone(), Arc::clone(&token));
+                fail_point::reached("published");
                 self.look_after(key, &token);
                 self.watchers.tell(key);
                 return Ok(token);

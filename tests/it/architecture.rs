@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Each module, and the modules that it may name.
-const MAY_NAME: [(&str, &[&str]); 25] = [
+const MAY_NAME: [(&str, &[&str]); 26] = [
     // The ground: nouns, facts and handles that know nothing above them.
     ("clock", &[]),
     ("entropy", &[]),
@@ -14,6 +14,7 @@ const MAY_NAME: [(&str, &[&str]); 25] = [
     ("ready", &[]),
     ("metrics", &[]),
     ("caller", &[]),
+    ("fail_point", &[]),
     ("model", &["clock", "entropy", "secret"]),
     // Decisions: pure.
     ("policy", &["caller", "model"]),
@@ -31,6 +32,7 @@ const MAY_NAME: [(&str, &[&str]); 25] = [
             "cache",
             "clock",
             "entropy",
+            "fail_point",
             "flight",
             "jwt",
             "metrics",

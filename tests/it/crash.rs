@@ -39,7 +39,7 @@ async fn kills(rotation: Rotation) {
 }
 
 /// The daemon may die at any moment of it.
-async fn post_and_forget(socket: std::path::PathBuf, role: Option<&str>) {
+pub(crate) async fn post_and_forget(socket: std::path::PathBuf, role: Option<&str>) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let role = role.map(|role| format!("?role={role}")).unwrap_or_default();
     let Ok(mut stream) = tokio::net::UnixStream::connect(socket).await else { return };

@@ -11,18 +11,22 @@
 
 mod architecture;
 mod client_credentials;
+mod clocks;
 mod commands;
 mod crash;
+mod crash_points;
 mod dev_server;
 mod documents;
 mod engine;
 mod events;
+mod faults;
 mod forged;
 mod http_client;
 mod identity;
 mod import;
 mod inherited;
 mod interface;
+mod kills;
 mod lifecycle;
 mod refusals;
 mod reload;

@@ -1,5 +1,6 @@
 //! A world for each test: a development authorization server, a directory, and the real program beside it.
 
+pub(crate) mod engine;
 pub(crate) mod http;
 pub(crate) mod sidecar;
 pub(crate) mod store;
@@ -8,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bursar::clock::SystemClock;
+use bursar::clock::{Clock, SystemClock};
 use bursar::dev::authorization_server::{DevServer, Options, Rotation};
 use bursar::dev::{Place, SERVICES};
 use bursar::entropy::SystemEntropy;
@@ -33,6 +34,16 @@ impl World {
     }
 
     pub(crate) async fn with(rotation: Rotation, leeway: u64, token_lifetime: Duration) -> Self {
+        Self::by(Arc::new(SystemClock::new(0)), rotation, leeway, token_lifetime).await
+    }
+
+    /// With a clock of the server's own.
+    pub(crate) async fn by(
+        clock: Arc<dyn Clock>,
+        rotation: Rotation,
+        leeway: u64,
+        token_lifetime: Duration,
+    ) -> Self {
         let tasks = Tasks::new();
         let options = Options {
             listen: ([127, 0, 0, 1], 0).into(),
@@ -40,7 +51,6 @@ impl World {
             rotation,
             leeway: Duration::from_secs(leeway),
         };
-        let clock = Arc::new(SystemClock::new(0));
         let server = DevServer::start(options, clock, Arc::new(SystemEntropy), &tasks).await.unwrap();
         let directory = tempfile::tempdir().unwrap();
         Place::set_up(directory.path(), &server, &SystemEntropy).unwrap();

@@ -64,6 +64,13 @@ impl Sidecar {
         Self::spawn_as(&mut command, directory)
     }
 
+    /// One that kills itself when it gets to a step (`src/fail_point.rs`).
+    pub(crate) fn spawn_to_die_at(directory: &Path, fail_point: &str) -> Self {
+        let mut command = Command::new(PROGRAM);
+        command.args(["serve", "--config"]).arg(directory.join("bursar.toml")).stdin(Stdio::null());
+        Self::spawn_as(command.env("BURSAR_FAIL_POINT", fail_point), directory)
+    }
+
     /// By a command of the test's own.
     pub(crate) fn spawn_as(command: &mut Command, directory: &Path) -> Self {
         let log = tempfile::Builder::new().prefix("log-").tempfile_in(directory).unwrap();
