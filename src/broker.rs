@@ -195,6 +195,10 @@ impl Broker {
             // same token once more.
             return Err(Failure::ServerUnavailable { retry_after: SHORTLY });
         }
+        if !token.usage.is_vouched_for(&now) {
+            // It was in the store, and not from an exchange just now.
+            self.engine.vouch(key, &token.usage).await?;
+        }
         Ok((token, now))
     }
 }

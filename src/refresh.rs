@@ -26,7 +26,7 @@ use crate::entropy::Entropy;
 use crate::flight::{Crashed, Flights};
 use crate::jwt::{Claims, VerifyError};
 use crate::metrics::Metrics;
-use crate::model::{Failure, Grant, GrantId, GrantState, Life, Service, ServiceName, TokenKey};
+use crate::model::{Failure, Grant, GrantId, GrantKey, GrantState, Life, Service, ServiceName, TokenKey};
 use crate::ready::Ready;
 use crate::secret::Secret;
 use crate::store::{Store, StoreError};
@@ -66,7 +66,7 @@ use revoke::Revoking;
 use schedule::Schedule;
 use setup::{Door, InUse, Setup};
 pub use status::DoorStatus;
-use status::count_grants;
+use status::{count_grants, tell_expiries};
 use turns::Turns;
 use unsaved::Unsaved;
 use watchers::Watchers;
@@ -106,6 +106,10 @@ struct Inner {
     holdoffs: Holdoffs,
     schedule: Mutex<Schedule>,
     checks: Checks,
+    /// Grants that are being asked about because somebody waits for that.
+    vouching: Flights<GrantKey, Result<(), Failure>>,
+    /// Woken when it is known anew when a grant ends.
+    expiries: Arc<Notify>,
     watchers: Watchers,
     /// Woken when something is due sooner than was known.
     wake: Arc<Notify>,
@@ -138,6 +142,8 @@ impl Engine {
             revoking.again(),
         );
         let flights = Flights::new(parts.tasks.clone());
+        let vouching = Flights::new(parts.tasks.clone());
+        let expiries = Arc::<Notify>::default();
         let (turns, holdoffs, endings) = (Turns::default(), Holdoffs::default(), Mutex::default());
         let (doubts, in_doubt) = mpsc::channel(MOST_DOUBTS);
         let pursued = Mutex::default();
@@ -145,6 +151,8 @@ impl Engine {
         let counting =
             count_grants(Arc::clone(&parts.store), Arc::clone(&parts.metrics), Arc::clone(&recount));
         parts.tasks.spawn_until_stop(counting);
+        let ends = tell_expiries(Arc::clone(&parts.store), Arc::clone(&parts.metrics), Arc::clone(&expiries));
+        parts.tasks.spawn_until_stop(ends);
         let inner = Inner {
             parts,
             in_use,
@@ -153,6 +161,8 @@ impl Engine {
             holdoffs,
             schedule: Mutex::default(),
             checks: Checks::default(),
+            vouching,
+            expiries,
             watchers: Watchers::default(),
             wake: Arc::default(),
             unsaved,
@@ -216,6 +226,7 @@ impl Engine {
             self.0.pursue(id);
         }
         self.0.recount.notify_one();
+        self.0.expiries.notify_one();
         self.0.revoking.wake();
         Ok(in_doubt.len())
     }

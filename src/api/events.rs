@@ -14,6 +14,7 @@ use hyper::body::{Body, Frame};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::api::error::Problem;
 use crate::api::query::Query;
@@ -25,6 +26,7 @@ use crate::policy::{Permit, TokenRequest};
 
 pub(super) const PATH: &str = "/v1/token/events";
 const BEAT: Duration = Duration::from_secs(15);
+const COMMENT: Bytes = Bytes::from_static(b":\n\n");
 /// How long an event waits for its reader to have taken the one before.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -130,6 +132,8 @@ impl Stream {
         // Before the first look, so that nothing happens in between.
         let mut changes = broker.changes(key);
         let (mut said, mut look) = (Said::Nothing, true);
+        let mut beat = tokio::time::interval_at(Instant::now() + BEAT, BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if !Arc::ptr_eq(&terms, &self.api.terms.load()) {
                 terms = self.api.terms.load_full();
@@ -138,7 +142,15 @@ impl Stream {
                 }
             }
             if look {
-                let event = match broker.vend(&permit, &Wanted::default(), terms.request_timeout).await {
+                let wanted = Wanted::default();
+                let mut vend = std::pin::pin!(broker.vend(&permit, &wanted, terms.request_timeout));
+                let vended = loop {
+                    tokio::select! {
+                        vended = vend.as_mut() => break vended,
+                        _ = beat.tick() => if !self.send(COMMENT).await { return },
+                    }
+                };
+                let event = match vended {
                     Ok((held, now)) => {
                         look = false;
                         let news = Said::Token(held.token.version);
@@ -166,10 +178,10 @@ impl Stream {
                     }
                     look = true;
                 }
-                () = tokio::time::sleep(BEAT) => {
-                    // Who listens uses the token.
-                    look |= !broker.touch(key);
-                    if !self.send(Bytes::from_static(b":\n\n")).await {
+                _ = beat.tick() => {
+                    // Who listens uses the token. Where there is none to be had, only a change is worth a look.
+                    look |= !broker.touch(key) && !matches!(said, Said::LoginRequired(_));
+                    if !self.send(COMMENT).await {
                         return;
                     }
                 }

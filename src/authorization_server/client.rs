@@ -153,7 +153,7 @@ impl Client {
         let started = self.clock.now();
         let exchange = match self.post(&endpoints.token_endpoint, form, deadline).await {
             Ok(answer) => {
-                self.note(&answer, secret);
+                self.note(&answer, secret, true);
                 answer::sort(&answer)
             }
             Err(SendError::NotSent(why)) => Exchange::NotSent(why),
@@ -179,7 +179,7 @@ impl Client {
             // Also for a token that is unknown there or over: RFC 7009 §2.2.
             Ok(answer) if answer.status == StatusCode::OK => Revocation::Done,
             Ok(answer) => {
-                self.note(&answer, Some(refresh_token));
+                self.note(&answer, Some(refresh_token), false);
                 let why = answer::error_code(&answer.body).unwrap_or_else(|| answer.status.to_string());
                 Revocation::Failed { why, retry_after: answer::retry_after(&answer) }
             }
@@ -187,11 +187,11 @@ impl Client {
         }
     }
 
-    /// Says what support will ask for, and keeps the gauges; never anything of a body but its error's words.
-    fn note(&self, answer: &Answer, secret: Option<&Secret>) {
+    /// Says what support will ask for, and keeps what is said of the token endpoint's rate limit (each endpoint has its own); never anything of a body but its error's words.
+    fn note(&self, answer: &Answer, secret: Option<&Secret>, of_tokens: bool) {
         let name = self.config.name.as_str();
         let header = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
-        if let Some((limit, remaining, wait)) = answer::rate_limit(&answer.headers) {
+        if let Some((limit, remaining, wait)) = answer::rate_limit(&answer.headers).filter(|_| of_tokens) {
             self.metrics.rate_limit_remaining.with_label_values(&[name]).set(i64::from(remaining));
             let resets_at = self.clock.now().boot + wait;
             *self.rate_limit.lock().unwrap_or_else(PoisonError::into_inner) =
@@ -268,7 +268,7 @@ impl AuthorizationServer for Client {
             },
             (StatusCode::OK, Some(false)) => Introspection::Inactive,
             (status, _) => {
-                self.note(&answer, Some(refresh_token));
+                self.note(&answer, Some(refresh_token), false);
                 Introspection::Failed(format!("introspection answers {status}"))
             }
         }

@@ -1,12 +1,17 @@
 //! Before a request is made: is the server's door open, is it this user's turn, has the budget a place?
 
+use std::time::Duration;
+
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::clock::Timestamp;
 use crate::model::{Failure, GrantId, RoleName, TokenKey};
-use crate::refresh::Inner;
 use crate::refresh::gate::Pass;
 use crate::refresh::setup::Door;
+use crate::refresh::{Inner, SHORTLY};
+
+/// How long after its place in the budget a request may be made.
+const LATE: Duration = Duration::from_secs(5);
 
 /// Whether an exchange must ask the door.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,8 +45,16 @@ impl Inner {
             return Err(failure);
         }
         self.pace(id, door).await;
-        self.spend(door, urgent, leave).await;
-        let place = door.gate.place(urgent).await;
+        let place = loop {
+            self.spend(door, urgent, leave).await?;
+            let spent_at = self.parts.clock.now();
+            let place = door.gate.place(urgent).await;
+            // A place in the budget that was waited past is another minute's: else a slow server's backlog would burst.
+            let late = self.parts.clock.now().since(&spent_at).is_none_or(|late| late > LATE);
+            if urgent || !late || self.parts.tasks.is_stopping() {
+                break place;
+            }
+        };
         Ok((place, self.pass(door, granted).await?))
     }
 
@@ -59,12 +72,29 @@ impl Inner {
     }
 
     /// A place in the server's rate limit: at once for what can't wait, and for what has one already.
-    async fn spend(&self, door: &Door, urgent: bool, leave: Leave) {
-        let now = self.parts.clock.now();
+    async fn spend(&self, door: &Door, urgent: bool, leave: Leave) -> Result<(), Failure> {
         match leave {
-            Leave::Ahead | Leave::Idle => {}
-            Leave::Asked | Leave::Granted if urgent => door.budget.count(&now),
-            Leave::Asked | Leave::Granted => tokio::time::sleep(door.budget.take(&now)).await,
+            Leave::Ahead | Leave::Idle => Ok(()),
+            Leave::Asked | Leave::Granted if urgent => {
+                door.budget.count(&self.parts.clock.now());
+                Ok(())
+            }
+            Leave::Asked | Leave::Granted => self.wait_for_budget(door).await,
+        }
+    }
+
+    /// Waits for a caller's place in the budget.
+    ///
+    /// # Errors
+    /// If that takes longer than anybody should wait, or the process stops.
+    pub(super) async fn wait_for_budget(&self, door: &Door) -> Result<(), Failure> {
+        let wait = door.budget.take(&self.parts.clock.now());
+        let wait = wait.map_err(|retry_after| Failure::ServerUnavailable { retry_after })?;
+        tokio::select! {
+            () = tokio::time::sleep(wait) => Ok(()),
+            () = self.parts.tasks.stopping(), if !wait.is_zero() => {
+                Err(Failure::ServerUnavailable { retry_after: SHORTLY })
+            }
         }
     }
 

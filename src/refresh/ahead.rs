@@ -49,13 +49,15 @@ impl Inner {
             schedule.passed(now.boot, now.boot.saturating_sub(in_use.life.idle_after), server_of);
             schedule.servers()
         };
-        let mut wait = self.check_grants(&now, &in_use).min(LONGEST_SLEEP);
+        let mut wait = LONGEST_SLEEP;
         for server in servers {
             wait = wait.min(self.refresh_what_is_due(&server, in_use.doors.get(&server), &now));
         }
         for (name, door) in &in_use.doors {
             self.parts.metrics.refresh_budget_used.with_label_values(&[name]).set(door.budget.used(&now));
         }
+        // After the refreshes: whom nobody vouched for in time waits for that as a caller, and callers go first.
+        wait = wait.min(self.check_grants(&now, &in_use));
         let next = self.schedule().next();
         next.map_or(wait, |next| wait.min(next.saturating_sub(now.boot)))
     }

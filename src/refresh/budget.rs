@@ -14,6 +14,9 @@ use crate::clock::Moment;
 /// Okta's windows; and since they are not aligned to anything, any minute must be within the limit.
 const WINDOW: Duration = Duration::from_mins(1);
 
+/// For a place in it. Who would wait longer is told so, and holds nobody up.
+const LONGEST_WAIT: Duration = WINDOW;
+
 /// What nobody waits for, and its share of the budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Background {
@@ -67,15 +70,20 @@ impl Budget {
         self.lock().per_minute
     }
 
-    /// Takes the next place for a caller who waits, and says how long to wait for it.
-    pub(super) fn take(&self, now: &Moment) -> Duration {
+    /// Takes the next place for a caller who waits, and says how long to wait for it; or takes none, if that is longer than
+    /// anybody should wait.
+    pub(super) fn take(&self, now: &Moment) -> Result<Duration, Duration> {
         let mut state = self.lock();
         state.forget(now.boot);
         let most = state.most();
         let free = state.made.len().checked_sub(most).and_then(|index| state.made.get(index));
         let at = free.map_or(now.boot, |earlier| now.boot.max(*earlier + WINDOW)).max(state.paused);
+        let wait = at.saturating_sub(now.boot);
+        if wait > LONGEST_WAIT {
+            return Err(wait);
+        }
         state.put(at);
-        at.saturating_sub(now.boot)
+        Ok(wait)
     }
 
     /// Takes a place now for what nobody waits for, or says when it is worth asking again.
@@ -177,11 +185,11 @@ mod tests {
     #[test]
     fn callers_have_the_whole_minute_at_once_and_then_wait_in_order() {
         let (clock, budget) = (clock(), Budget::new(3));
-        let waits: Vec<_> = (0..5).map(|_| budget.take(&clock.now()).as_secs()).collect();
+        let waits: Vec<_> = (0..5).map(|_| budget.take(&clock.now()).unwrap().as_secs()).collect();
         assert_eq!(waits, [0, 0, 0, 60, 60]);
         clock.advance(Duration::from_secs(59));
-        assert_eq!(budget.take(&clock.now()).as_secs(), 1);
-        assert_eq!(budget.take(&clock.now()).as_secs(), 61);
+        assert_eq!(budget.take(&clock.now()).unwrap().as_secs(), 1);
+        assert_eq!(budget.take(&clock.now()), Err(Duration::from_secs(61)), "that is too long");
     }
 
     #[test]
@@ -194,7 +202,7 @@ mod tests {
         }
         assert!((78..=82).contains(&taken), "{taken}");
         for _ in 0..19 {
-            assert!(budget.take(&clock.now()).is_zero(), "there is room for callers");
+            assert_eq!(budget.take(&clock.now()), Ok(Duration::ZERO), "there is room for callers");
         }
         let wait = budget.take_in_background(&clock.now(), Background::InUse).unwrap_err();
         assert!(wait > Duration::ZERO && wait <= WINDOW);
@@ -204,7 +212,7 @@ mod tests {
     fn callers_who_wait_go_before_what_nobody_waits_for() {
         let (clock, budget) = (clock(), Budget::new(10));
         for _ in 0..20 {
-            budget.take(&clock.now());
+            budget.take(&clock.now()).unwrap();
         }
         clock.advance(Duration::from_secs(61));
         assert!(budget.take_in_background(&clock.now(), Background::InUse).is_err());
@@ -220,9 +228,9 @@ mod tests {
         };
         assert_eq!(budget.learn(&clock.now(), &seen(50)), None);
         assert_eq!(budget.take_in_background(&clock.now(), Background::InUse), Err(Duration::from_secs(20)));
-        assert!(budget.take(&clock.now()).is_zero());
+        assert_eq!(budget.take(&clock.now()), Ok(Duration::ZERO));
         budget.learn(&clock.now(), &seen(0));
-        assert_eq!(budget.take(&clock.now()), Duration::from_secs(20));
+        assert_eq!(budget.take(&clock.now()), Ok(Duration::from_secs(20)));
     }
 
     #[test]
@@ -231,7 +239,7 @@ mod tests {
         let seen = RateLimit { limit: 2, remaining: 2, resets_at: clock.now().boot };
         assert_eq!(budget.learn(&clock.now(), &seen), Some(2));
         assert_eq!(budget.learn(&clock.now(), &seen), None);
-        let waits: Vec<_> = (0..3).map(|_| budget.take(&clock.now()).as_secs()).collect();
+        let waits: Vec<_> = (0..3).map(|_| budget.take(&clock.now()).unwrap().as_secs()).collect();
         assert_eq!(waits, [0, 0, 60]);
     }
 
@@ -244,7 +252,7 @@ mod tests {
                 clock.advance(Duration::from_millis(pause));
                 let now = clock.now();
                 match kind {
-                    0 => made.push(now.boot + budget.take(&now)),
+                    0 => made.extend(budget.take(&now).ok().map(|wait| now.boot + wait)),
                     kind => {
                         let what = if kind == 1 { Background::InUse } else { Background::Idle };
                         if budget.take_in_background(&now, what).is_ok() {

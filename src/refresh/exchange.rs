@@ -124,6 +124,7 @@ impl Inner {
                             "the client secret has changed; trying the new one"
                         );
                         secret_reloaded = true;
+                        door.budget.count(&self.parts.clock.now());
                         continue;
                     }
                     return Err(self.refused(&door, service, &why));

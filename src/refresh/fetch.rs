@@ -9,6 +9,9 @@ use crate::refresh::Inner;
 use crate::refresh::admission::Leave;
 use crate::refresh::schedule::Ready;
 
+/// How long it is remembered that a role was not granted, unless the user connects again.
+const NOT_GRANTED: Duration = Duration::from_mins(5);
+
 /// What a flight is for.
 #[derive(Clone)]
 pub(super) enum Want {
@@ -105,6 +108,8 @@ impl Inner {
             Err(Failure::Refused { error, .. })
                 if error == "invalid_scope" && key.role.is_some() && service.has_users() =>
             {
+                // One request more than was thought of.
+                self.door(service)?.budget.count(&self.parts.clock.now());
                 let defaults = self
                     .exchange(id, service, None, leave)
                     .await
@@ -124,7 +129,7 @@ impl Inner {
     pub(super) fn held_off(&self, key: &TokenKey, failure: Failure) -> Failure {
         let wait = match &failure {
             Failure::Refused { .. } | Failure::TokenInvalid { .. } => None,
-            Failure::LoginRequired { reason: EndReason::RoleNotGranted, .. } => Some(Duration::from_mins(1)),
+            Failure::LoginRequired { reason: EndReason::RoleNotGranted, .. } => Some(NOT_GRANTED),
             Failure::ServerUnavailable { retry_after } => Some(*retry_after),
             Failure::LoginRequired { .. }
             | Failure::StoreUnavailable { .. }

@@ -105,6 +105,11 @@ impl Gate {
         Ok(())
     }
 
+    /// Whether requests may be made without a doubt.
+    pub(super) fn is_open(&self) -> bool {
+        self.lock().shut.is_none()
+    }
+
     /// Leave whatever the door says: for what can't wait, and for administrators.
     pub(super) fn pass(&self) -> Pass<'_> {
         Pass { gate: self, probe: None }

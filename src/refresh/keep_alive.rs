@@ -3,11 +3,11 @@
 //! Which ones are next is asked of the store, by an index and a page at a time: idle grants cost neither memory nor time.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::model::{Failure, GrantId, GrantKey, Service};
+use crate::model::{GrantId, GrantKey, Service};
 use crate::refresh::Inner;
 use crate::refresh::admission::Leave;
 use crate::refresh::budget::Background;
@@ -17,20 +17,23 @@ use crate::store::Unused;
 const PAGE: u32 = 64;
 /// Between two looks.
 const REST: Duration = Duration::from_mins(1);
-/// Grants that failed and are remembered, so that they are left alone for a while.
-const MOST_FAILED: usize = 10_000;
+/// Of those that are left alone; more wait for these.
+const MOST_LEFT_ALONE: usize = 10_000;
 
 /// Begins when three quarters of `keep_alive` are over, so that what has become due together can be spread.
 fn since(now: Timestamp, keep_alive: Duration) -> Timestamp {
     now.minus(keep_alive / 4 * 3)
 }
 
+/// Grants that are being used, or that failed, and until when each is left alone.
+type LeftAlone = Arc<Mutex<HashMap<GrantKey, Duration>>>;
+
 /// Runs until the engine is gone.
 pub(super) async fn keep_alive(inner: Weak<Inner>) {
-    let mut failed = HashMap::new();
+    let left_alone = LeftAlone::default();
     loop {
         let wait = match inner.upgrade() {
-            Some(inner) => inner.keep_grants_alive(&mut failed).await,
+            Some(inner) => inner.keep_grants_alive(&left_alone).await,
             None => return,
         };
         tokio::time::sleep(wait).await;
@@ -39,23 +42,23 @@ pub(super) async fn keep_alive(inner: Weak<Inner>) {
 
 impl Inner {
     /// One round over all services; answers how long there is nothing to do.
-    async fn keep_grants_alive(&self, failed: &mut HashMap<GrantKey, Duration>) -> Duration {
+    async fn keep_grants_alive(self: &Arc<Self>, left_alone: &LeftAlone) -> Duration {
         let in_use = self.in_use.load_full();
         let Some(keep_alive) = in_use.life.keep_alive else { return REST };
         let now = self.parts.clock.now();
-        failed.retain(|_, until| *until > now.boot);
+        left_alone.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, until| *until > now.boot);
         let mut wait = REST;
         for service in in_use.services.values().filter(|service| service.has_users()) {
-            wait = wait.min(self.keep_service_alive(service, keep_alive, failed).await);
+            wait = wait.min(self.keep_service_alive(service, keep_alive, left_alone).await);
         }
         wait
     }
 
     async fn keep_service_alive(
-        &self,
+        self: &Arc<Self>,
         service: &Arc<Service>,
         keep_alive: Duration,
-        failed: &mut HashMap<GrantKey, Duration>,
+        left_alone: &LeftAlone,
     ) -> Duration {
         let Ok(door) = self.door(service) else { return REST };
         let mut after: Option<Unused> = None;
@@ -71,20 +74,21 @@ impl Inner {
             };
             for unused in &page {
                 let key = GrantKey { service: service.name.clone(), user: unused.user.clone() };
-                if failed.contains_key(&key) {
-                    continue;
+                {
+                    let left_alone = left_alone.lock().unwrap_or_else(PoisonError::into_inner);
+                    if left_alone.contains_key(&key) {
+                        continue;
+                    }
+                    if left_alone.len() >= MOST_LEFT_ALONE {
+                        return REST;
+                    }
                 }
                 let now = self.parts.clock.now();
                 let may = door.gate.has_room(&now);
                 if let Err(wait) = may.and_then(|()| door.budget.take_in_background(&now, Background::Idle)) {
                     return wait;
                 }
-                if let Err(failure) = self.keep_grant_alive(&GrantId::current(key.clone()), service).await
-                    && failed.len() < MOST_FAILED
-                {
-                    tracing::warn!(grant = %key, ?failure, "a grant that nobody uses was not kept alive");
-                    failed.insert(key, self.parts.clock.now().boot + keep_alive / 32);
-                }
+                self.keep_grant_alive(key, service, now.boot + keep_alive / 32, left_alone);
             }
             if page.len() < PAGE as usize {
                 return REST;
@@ -93,9 +97,28 @@ impl Inner {
         }
     }
 
-    /// Only the exchange: the token that comes is verified if somebody asks for it.
-    async fn keep_grant_alive(&self, id: &GrantId, service: &Service) -> Result<(), Failure> {
-        let _turn = self.turns.take(id).await;
-        self.exchange(id, service, None, Leave::Idle).await.map(drop)
+    /// Only the exchange: the token that comes is verified if somebody asks for it. In a task of its own, so that neither a stop
+    /// cuts it in two nor a slow server holds up the others.
+    fn keep_grant_alive(
+        self: &Arc<Self>,
+        key: GrantKey,
+        service: &Arc<Service>,
+        until: Duration,
+        left_alone: &LeftAlone,
+    ) {
+        let (inner, service, left_alone) = (Arc::clone(self), Arc::clone(service), Arc::clone(left_alone));
+        left_alone.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), until);
+        self.parts.tasks.spawn(async move {
+            let id = GrantId::current(key);
+            let _turn = inner.turns.take(&id).await;
+            match inner.exchange(&id, &service, None, Leave::Idle).await {
+                Ok(_) => {
+                    left_alone.lock().unwrap_or_else(PoisonError::into_inner).remove(&id.key);
+                }
+                Err(failure) => {
+                    tracing::warn!(grant = %id.key, ?failure, "a grant that nobody uses was not kept alive");
+                }
+            }
+        });
     }
 }

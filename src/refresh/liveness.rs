@@ -10,16 +10,21 @@ use crate::authorization_server::Introspection;
 use crate::cache::Usage;
 use crate::clock::Moment;
 use crate::model::{EndReason, Expiry, Failure, Grant, GrantId, GrantKey, Issued, Service, TokenKey};
+use crate::refresh::admission::Leave;
 use crate::refresh::budget::Background;
 use crate::refresh::setup::{Door, InUse};
 use crate::refresh::timers::Timers;
-use crate::refresh::{Engine, Inner, store_failure};
+use crate::refresh::{Engine, Inner, SHORTLY, store_failure};
 use crate::secret::Secret;
-use crate::store::Settled;
 
 /// Between two tries to ask, while the server does not answer. Meanwhile grants are taken to live: an outage must not end
 /// what outlives it.
 const RETRY: Duration = Duration::from_secs(30);
+/// What can't be asked now is looked at again after this time.
+const LATER: Duration = Duration::from_secs(5);
+/// What is looked at in one go, and the pause after that.
+const MOST_AT_ONCE: usize = 200;
+const SHORT: Duration = Duration::from_millis(50);
 /// When it ends is asked once a day at most.
 const A_DAY: Duration = Duration::from_hours(24);
 /// A grant that ends so soon after it should be warned of is asked about again: some servers move the end at each use.
@@ -32,6 +37,13 @@ pub(super) struct Checks {
     timers: Mutex<Timers<(GrantKey, About)>>,
     /// Whose end was asked for lately.
     asked: Cache<GrantKey, ()>,
+}
+
+/// Whether it has a place in the budget.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Taken,
+    Needed,
 }
 
 /// What about.
@@ -61,51 +73,56 @@ impl Engine {
         self.0.warn_before()
     }
 
-    /// Makes sure that the grant lives, as far as its server can be asked, so that its token may be handed out.
+    /// Makes sure that the grant lives, as far as its server can be asked, so that its token may be handed out. The work goes
+    /// on if the caller leaves; everybody who waits for the same grant shares it.
     ///
     /// # Errors
-    /// If it has ended.
-    pub async fn vouch(&self, key: &TokenKey, usage: &Usage) -> Result<(), Failure> {
-        let inner = &self.0;
-        let id = GrantId::current(key.grant.clone());
-        let _turn = inner.turns.take(&id).await;
-        if usage.is_vouched_for(&inner.parts.clock.now()) {
-            return Ok(());
-        }
-        let service = inner.service(&key.grant.service)?;
-        let door = inner.door(&service)?;
-        tokio::time::sleep(door.budget.take(&inner.parts.clock.now())).await;
-        inner.check(&id, &service, &door).await
+    /// If it has ended, or can't be asked about in time.
+    pub async fn vouch(&self, key: &TokenKey, usage: &Arc<Usage>) -> Result<(), Failure> {
+        let (inner, id, usage) =
+            (Arc::clone(&self.0), GrantId::current(key.grant.clone()), Arc::clone(usage));
+        let flight = self.0.vouching.join(&key.grant, move || async move {
+            let _turn = inner.turns.take(&id).await;
+            if usage.is_vouched_for(&inner.parts.clock.now()) {
+                return Ok(());
+            }
+            let service = inner.service(&id.key.service)?;
+            let door = inner.door(&service)?;
+            inner.check(&id, &service, &door, About::Life, Place::Needed).await
+        });
+        flight.result().await.unwrap_or(Err(Failure::ServerUnavailable { retry_after: SHORTLY }))
     }
 }
 
 impl Inner {
     /// Starts to ask about the grants whose time has come, and says how long there is nothing to ask.
     pub(super) fn check_grants(self: &Arc<Self>, now: &Moment, in_use: &InUse) -> Duration {
-        loop {
+        for _ in 0..MOST_AT_ONCE {
             let due = self.checks.timers().due(now.boot);
-            let Some(((key, about), _)) = due else { break };
+            let Some(((key, about), _)) = due else {
+                let next = self.checks.timers().next();
+                return next.map_or(Duration::MAX, |next| next.saturating_sub(now.boot));
+            };
             let Some(service) = in_use.services.get(&key.service).cloned() else { continue };
             let Some(door) = in_use.doors.get(&service.authorization_server).cloned() else { continue };
             if about == About::Life && !self.is_asked_for(&key, &service, &door, now) {
                 // Whoever asks next waits until the server has been asked.
                 continue;
             }
-            let may = door.gate.has_room(now);
+            // While the door is shut nothing is asked: that is no probe's business.
+            let may = if door.gate.is_open() { door.gate.has_room(now) } else { Err(LATER) };
             if let Err(wait) = may.and_then(|()| door.budget.take_in_background(now, Background::InUse)) {
-                let at = now.boot + wait.max(Duration::from_secs(1));
-                self.checks.timers().set((key, about), at);
+                self.checks.timers().set((key, about), now.boot + wait.max(LATER));
                 continue;
             }
             let inner = Arc::clone(self);
             self.parts.tasks.spawn(async move {
                 let id = GrantId::current(key);
                 let _turn = inner.turns.take(&id).await;
-                let _told = inner.check(&id, &service, &door).await;
+                let _told = inner.check(&id, &service, &door, about, Place::Taken).await;
             });
         }
-        let next = self.checks.timers().next();
-        next.map_or(Duration::MAX, |next| next.saturating_sub(now.boot))
+        SHORT
     }
 
     /// Whether somebody asked for one of the grant's tokens since its server was asked last.
@@ -134,19 +151,22 @@ impl Inner {
 
     /// Has the server asked about a grant in use once more before what it said last is too old.
     pub(super) fn check_in_time(&self, key: &GrantKey, service: &Service, usage: &Usage) {
-        if let Some(liveness) = self.door(service).ok().and_then(|door| door.liveness)
+        if let Ok(door) = self.door(service)
+            && let Some(liveness) = door.liveness
             && usage.is_vouched_for(&self.parts.clock.now())
             && service.has_users()
         {
-            self.check_at((key.clone(), About::Life), liveness);
+            self.check_again(key, &door, liveness);
         }
     }
 
-    fn check_at(&self, what: (GrantKey, About), liveness: Duration) {
-        let jitter = u32::try_from(self.parts.entropy.below(100)).unwrap_or(0);
-        let at = self.parts.clock.now().boot + liveness * (700 + jitter) / 1000;
-        self.checks.timers().set_at_latest(what, at);
-        self.wake.notify_one();
+    fn check_again(&self, key: &GrantKey, door: &Door, wait: Duration) {
+        if door.liveness.is_some() {
+            let jitter = u32::try_from(self.parts.entropy.below(100)).unwrap_or(0);
+            let at = self.parts.clock.now().boot + wait * (700 + jitter) / 1000;
+            self.checks.timers().set_at_latest((key.clone(), About::Life), at);
+            self.wake.notify_one();
+        }
     }
 
     /// A grant of which it is not known when it ends, or that seems to end soon: its server is asked, a little later.
@@ -168,52 +188,66 @@ impl Inner {
     }
 
     /// Asks; the caller has the grant's turn.
-    async fn check(&self, id: &GrantId, service: &Service, door: &Door) -> Result<(), Failure> {
+    async fn check(
+        &self,
+        id: &GrantId,
+        service: &Service,
+        door: &Door,
+        about: About,
+        place: Place,
+    ) -> Result<(), Failure> {
         let (store, asked_at) = (&self.parts.store, self.parts.clock.now());
-        let Some(newest) = store.newest(id).await.map_err(|error| store_failure(&error))? else {
-            // Over, or in doubt: somebody goes after that.
-            return self.unless_ended(id).await.map(drop);
-        };
-        if self.unsaved.holds(id) {
-            // The newest one is in memory alone, and what the store has may be used up.
-            return Ok(());
-        }
         let vouch = |until: Duration| {
             self.usages(&id.key, service).iter().for_each(|usage| usage.vouch(asked_at.boot + until));
         };
-        match self.ask(door, &newest.refresh_token).await {
+        let grant = match self.unless_ended(id).await {
+            Ok(Some(grant)) => grant,
+            Ok(None) => {
+                return Err(Failure::LoginRequired { reason: EndReason::NeverConnected, since: None });
+            }
+            Err(failure) => return Err(failure),
+        };
+        if grant.registration != door.server.registration() {
+            // Another server's or client's: this one must never see it, and knows nothing of it.
+            vouch(RETRY);
+            return Ok(());
+        }
+        let newest = store.newest(id).await.map_err(|error| store_failure(&error))?;
+        let newest = newest.filter(|_| !self.unsaved.holds(id) && door.gate.is_open());
+        let Some(newest) = newest else {
+            // In doubt, or in memory alone, or the server is not to be asked now: taken to live until it can be.
+            vouch(RETRY);
+            self.check_again(&id.key, door, RETRY);
+            return Ok(());
+        };
+        if place == Place::Needed {
+            self.wait_for_budget(door).await?;
+        }
+        match door.server.introspect(&newest.refresh_token).await {
             Introspection::Active { expires_at } => {
                 let expiry = expires_at.map_or(Expiry::Never, Expiry::At);
-                let known = store.grant(id).await.map_err(|error| store_failure(&error))?;
-                if known.is_some_and(|grant| grant.expiry != expiry) {
+                if grant.expiry != expiry {
                     store.note_expiry(id, expiry).await.map_err(|error| store_failure(&error))?;
-                    self.recount.notify_one();
-                }
-                if let Some(end) = expires_at.filter(|end| *end < asked_at.wall.plus(self.warn_before())) {
-                    tracing::warn!(grant = %id.key, %end, "the grant ends soon by itself; its user must connect again");
+                    self.expiries.notify_one();
+                    if let Some(end) = expires_at.filter(|end| *end < asked_at.wall.plus(self.warn_before()))
+                    {
+                        tracing::warn!(grant = %id.key, %end, "the grant ends soon by itself; its user must connect again");
+                    }
                 }
                 if let Some(liveness) = door.liveness {
                     vouch(liveness);
-                    self.check_at((id.key.clone(), About::Life), liveness);
+                    self.check_again(&id.key, door, liveness);
                 }
                 Ok(())
             }
-            Introspection::Inactive => {
-                let over = store.grant(id).await.map_err(|error| store_failure(&error))?;
-                let over = over.is_some_and(|grant| grant.ends_before(asked_at.wall));
-                let reason = if over { EndReason::Expired } else { EndReason::Revoked };
-                let ended = Settled::Ended(reason, asked_at.wall);
-                let settled = store.settle(id, newest.version, &ended).await;
-                if !settled.map_err(|error| store_failure(&error))? {
-                    // It has moved on: whoever did that knows better.
-                    return Ok(());
-                }
-                tracing::warn!(grant = %id.key, %reason, "the server says that the grant is over; its user must connect again");
-                self.drop_cached(id, service);
-                self.recount.notify_one();
-                Err(Failure::LoginRequired { reason, since: Some(asked_at.wall) })
+            Introspection::Inactive if about == About::End => {
+                // Nobody wanted to know: a server may say so of whatever it does not let us ask about (RFC 7662 §2.2).
+                tracing::info!(grant = %id.key, "the server does not say when the grant ends");
+                Ok(())
             }
+            Introspection::Inactive => self.confirm(id, service, door).await,
             Introspection::NotOffered => {
+                door.offers_no_introspection();
                 if door.liveness.is_some() {
                     tracing::error!(
                         authorization_server = service.authorization_server,
@@ -225,31 +259,41 @@ impl Inner {
             }
             Introspection::Failed(why) => {
                 tracing::warn!(grant = %id.key, %why, "the server does not say whether the grant lives");
-                if let Some(liveness) = door.liveness {
-                    let wait = RETRY.min(liveness);
-                    vouch(wait);
-                    self.check_at((id.key.clone(), About::Life), wait);
-                }
+                let wait = door.liveness.unwrap_or_default().max(RETRY);
+                vouch(wait);
+                self.check_again(&id.key, door, wait);
                 Ok(())
             }
         }
     }
 
-    /// One introspection that is counted in the budget.
+    /// The server says that the grant is over. It may say so of a token that it does not let us ask about; a refresh tells for
+    /// certain.
+    async fn confirm(&self, id: &GrantId, service: &Service, door: &Door) -> Result<(), Failure> {
+        door.budget.count(&self.parts.clock.now());
+        match self.exchange(id, service, None, Leave::Ahead).await {
+            Ok(_) => {
+                tracing::error!(
+                    authorization_server = service.authorization_server,
+                    "introspection calls a refresh token inactive that is taken: liveness can't be had from this server"
+                );
+                let until = self.parts.clock.now().boot + A_DAY;
+                self.usages(&id.key, service).iter().for_each(|usage| usage.vouch(until));
+                Ok(())
+            }
+            Err(failure) => {
+                if !matches!(failure, Failure::LoginRequired { .. }) {
+                    // Not vouched for: nobody gets its tokens until it is known.
+                    self.check_again(&id.key, door, RETRY);
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// One introspection that can't wait.
     pub(super) async fn introspect(&self, door: &Door, token: &Secret) -> Introspection {
         door.budget.count(&self.parts.clock.now());
-        self.ask_whatever(door, token).await
-    }
-
-    /// One that has a place in it already.
-    async fn ask(&self, door: &Door, token: &Secret) -> Introspection {
-        if let Some((_, failure)) = door.gate.shut_for(&self.parts.clock.now()) {
-            return Introspection::Failed(format!("it is not asked for now: {}", failure.word()));
-        }
-        self.ask_whatever(door, token).await
-    }
-
-    async fn ask_whatever(&self, door: &Door, token: &Secret) -> Introspection {
         let answer = door.server.introspect(token).await;
         if answer == Introspection::NotOffered {
             door.offers_no_introspection();

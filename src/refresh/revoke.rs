@@ -248,6 +248,7 @@ impl Inner {
         }
         let ask = async {
             let _place = door.telling.acquire().await;
+            door.budget.count(&self.parts.clock.now());
             door.server.revoke(&pending.refresh_token).await
         };
         let revocation = tokio::select! {

@@ -69,12 +69,20 @@ pub(super) async fn count_grants(store: Arc<dyn Store>, metrics: Arc<Metrics>, r
             }
             Err(error) => tracing::warn!(%error, "grants not counted"),
         }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Brings the gauges of when grants end up to date, every few seconds at most.
+pub(super) async fn tell_expiries(store: Arc<dyn Store>, metrics: Arc<Metrics>, again: Arc<Notify>) {
+    loop {
+        again.notified().await;
         match store.earliest_expiries().await {
             Ok(ends) => {
                 metrics.grants_end(ends.into_iter().map(|(service, end)| (service.to_string(), end.secs())));
             }
             Err(error) => tracing::warn!(%error, "not known when grants end"),
         }
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
     }
 }

@@ -169,7 +169,9 @@ impl Store for SqliteStore {
             Some(reason) => drop(query.push(" AND ended_reason = ").push_bind(reason)),
         }
         if let Some(moment) = which.ends_before {
-            query.push(" AND ended_at IS NULL AND expires_at < ").push_bind(moment.millis());
+            query
+                .push(" AND ended_at IS NULL AND expires_at IS NOT NULL AND expires_at < ")
+                .push_bind(moment.millis());
         }
         match (after, &which.service) {
             (None, _) => {}

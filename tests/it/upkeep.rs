@@ -136,7 +136,7 @@ async fn a_deactivated_user_stops_being_served_within_the_time_that_is_configure
     let reply = sidecar.token("snowflake", ALICE, None).await;
     assert_eq!(reply.error(), (409, "login_required".to_owned()));
     assert_eq!(reply.json()["reason"], "revoked");
-    assert_eq!(world.token_requests().await, 0, "nothing was refreshed to find that out");
+    assert_eq!(world.token_requests().await, 1, "asked, and then made sure of");
     let (status, _) = sidecar.stop().await;
     assert!(status.success());
 }
