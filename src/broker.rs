@@ -147,7 +147,7 @@ impl Broker {
             Freshness::Fresh => Rung::Give(token),
             Freshness::Due => {
                 // Goes on behind the caller's back; the next one finds its result.
-                drop(self.engine.token(key, Some(token.version)));
+                self.engine.keep_fresh(key, &token);
                 Rung::Give(token)
             }
             Freshness::Short | Freshness::Gone => Rung::Replace(token),

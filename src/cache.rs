@@ -15,7 +15,7 @@ use crate::model::{Issued, Scope, TokenKey};
 use crate::secret::Secret;
 
 /// Tokens kept at most; a token takes about 3 KB with its prepared answer.
-const MOST_TOKENS: u64 = 100_000;
+const MOST_TOKENS: u64 = 250_000;
 /// Memory of what nobody asked for in this long is given back.
 const IDLE: Duration = Duration::from_hours(25);
 

@@ -37,6 +37,18 @@ pub(super) async fn keep_ahead(inner: Weak<Inner>, wake: Arc<Notify>) {
     }
 }
 
+impl Engine {
+    /// A token that is due was handed out. Nobody waits for its successor, which gets no caller's place in the budget: it is
+    /// looked after already, or, if nobody had asked for it for long, is so from now on.
+    pub fn keep_fresh(&self, key: &TokenKey, token: &CachedToken) {
+        token.usage.touch(&self.0.parts.clock.now());
+        let known = self.0.schedule().usage(key).is_some();
+        if !known {
+            self.0.look_after(key, token);
+        }
+    }
+}
+
 impl Inner {
     /// Starts the refreshes that are due and may be made now, and says how long there is nothing to do.
     fn look_after_tokens(self: &Arc<Self>) -> Duration {
@@ -80,7 +92,7 @@ impl Inner {
             if let Err(wait) = may {
                 return wait;
             }
-            let Some(ready) = self.schedule().take(server) else { break };
+            let Some(ready) = self.schedule().take(server, now.boot) else { break };
             let (inner, key) = (Arc::clone(self), ready.key.clone());
             let flight = Engine(Arc::clone(self)).join(&key, Want::Ahead(ready));
             self.parts.tasks.spawn(async move {

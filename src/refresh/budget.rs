@@ -143,7 +143,7 @@ impl Budget {
     pub(super) fn used(&self, now: &Moment) -> f64 {
         let mut state = self.lock();
         state.forget(now.boot);
-        let made = state.made.iter().take_while(|at| **at <= now.boot).count();
+        let made = state.made.partition_point(|at| *at <= now.boot);
         let made = u32::try_from(made).unwrap_or(u32::MAX);
         f64::from(made) / f64::from(state.per_minute)
     }

@@ -311,12 +311,16 @@ impl Inner {
         // `exp` can only shorten a life: it is not verified yet.
         let by_claim = jwt::claimed_expiry(token).map(|expiry| requested_at.wall.until(expiry));
         let expires_in = by_claim.map_or(expires_in, |claimed| claimed.min(expires_in));
-        let spread = u32::try_from(self.parts.entropy.below(1001)).unwrap_or(0);
-        Issued {
-            requested_at,
-            expires_in,
-            refresh_after: self.in_use.load().life.refresh_after(expires_in, spread),
-        }
+        let life = self.in_use.load().life;
+        let drawn = || {
+            let spread = u32::try_from(self.parts.entropy.below(1001)).unwrap_or(0);
+            life.refresh_after(expires_in, spread)
+        };
+        // Of a few draws the one when least else is due: so that what came together, after an outage say, parts ways for good.
+        let draws = [drawn(), drawn(), drawn()];
+        let crowd = |after: &Duration| self.schedule().crowd(requested_at.boot + *after);
+        let refresh_after = draws.into_iter().min_by_key(crowd).unwrap_or_default();
+        Issued { requested_at, expires_in, refresh_after }
     }
 
     /// `invalid_grant` for the newest refresh token.

@@ -8,9 +8,9 @@
 //!       └──────────────────┘ └─────────────────────────────────────────────────┘
 //! ```
 //!
-//! What is due waits for the budget, by authorization server, the token that ends first going first.
+//! What is due waits for the budget, by authorization server, the living token that ends first going first.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,16 +23,24 @@ use crate::refresh::timers::Timers;
 pub(super) struct Schedule {
     tokens: HashMap<TokenKey, Token>,
     waiting: Timers<TokenKey>,
-    due: BTreeMap<String, BTreeSet<Place>>,
+    due: BTreeMap<String, BTreeMap<Place, TokenKey>>,
     numbers: u64,
+    /// How many of those that wait are due in each step of time.
+    crowds: HashMap<u64, u32>,
+}
+
+/// The steps, in seconds: short beside the time over which refreshes are spread.
+const STEP: u64 = 10;
+
+fn step(at: Duration) -> u64 {
+    at.as_secs() / STEP
 }
 
 /// In the order in which they end.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     ends: Duration,
     number: u64,
-    key: TokenKey,
 }
 
 /// A token's times, by the boot clock.
@@ -81,7 +89,7 @@ impl Schedule {
         let token =
             Token { usage: Arc::clone(usage), version, due, ends, failures: 0, stage: Stage::Waiting };
         self.tokens.insert(key.clone(), token);
-        self.waiting.set(key.clone(), due);
+        self.wait(key, due);
     }
 
     /// Time has passed: what is due is put in its server's queue if somebody asked for it since `idle_since`, and forgotten
@@ -92,14 +100,15 @@ impl Schedule {
         idle_since: Duration,
         server_of: impl Fn(&TokenKey) -> Option<String>,
     ) {
-        while let Some((key, _)) = self.waiting.due(now) {
+        while let Some((key, at)) = self.waiting.due(now) {
+            self.thin(at);
             let Some(token) = self.tokens.get_mut(&key) else { continue };
             match server_of(&key) {
                 Some(server) if token.usage.asked().is_some_and(|asked| asked >= idle_since) => {
                     self.numbers += 1;
-                    let place = Place { ends: token.ends, number: self.numbers, key };
+                    let place = Place { ends: token.ends, number: self.numbers };
                     token.stage = Stage::Due { server: server.clone(), number: self.numbers };
-                    self.due.entry(server).or_default().insert(place);
+                    self.due.entry(server).or_default().insert(place, key);
                 }
                 // Idle, or its service is not configured any more.
                 _ => drop(self.tokens.remove(&key)),
@@ -114,17 +123,23 @@ impl Schedule {
 
     /// How much is due at one server.
     pub(super) fn backlog(&self, server: &str) -> usize {
-        self.due.get(server).map_or(0, BTreeSet::len)
+        self.due.get(server).map_or(0, BTreeMap::len)
     }
 
-    /// The server has room for one more.
-    pub(super) fn take(&mut self, server: &str) -> Option<Ready> {
+    /// The server has room for one more: for the living token that ends first. What has ended can't be saved any more, and who
+    /// asks for it goes first anyway; serving it before the living would let those die too.
+    pub(super) fn take(&mut self, server: &str, now: Duration) -> Option<Ready> {
         let queue = self.due.get_mut(server)?;
-        let place = queue.pop_first();
+        let ended = Place { ends: now, number: u64::MAX };
+        let living = queue.range(ended..).next().map(|(place, _)| *place);
+        let key = match living {
+            Some(living) => queue.remove(&living),
+            None => queue.pop_first().map(|(_, key)| key),
+        };
         if queue.is_empty() {
             self.due.remove(server);
         }
-        let key = place?.key;
+        let key = key?;
         let token = self.tokens.get_mut(&key)?;
         token.stage = Stage::InFlight;
         Some(Ready { version: token.version, due: token.due, key })
@@ -137,7 +152,7 @@ impl Schedule {
             let at = later(token.failures);
             token.failures = token.failures.saturating_add(1);
             token.stage = Stage::Waiting;
-            self.waiting.set(key.clone(), at);
+            self.wait(key, at);
         }
     }
 
@@ -167,13 +182,34 @@ impl Schedule {
         self.tokens.iter().map(|(key, token)| (key, token.due))
     }
 
+    /// How much else is due about then.
+    pub(super) fn crowd(&self, at: Duration) -> u32 {
+        self.crowds.get(&step(at)).copied().unwrap_or(0)
+    }
+
+    fn wait(&mut self, key: &TokenKey, at: Duration) {
+        self.waiting.set(key.clone(), at);
+        *self.crowds.entry(step(at)).or_default() += 1;
+    }
+
+    fn thin(&mut self, at: Duration) {
+        if let Some(crowd) = self.crowds.get_mut(&step(at)) {
+            *crowd -= 1;
+            if *crowd == 0 {
+                self.crowds.remove(&step(at));
+            }
+        }
+    }
+
     fn leave_place(&mut self, key: &TokenKey) {
-        self.waiting.cancel(key);
+        if let Some(at) = self.waiting.cancel(key) {
+            self.thin(at);
+        }
         let Some(token) = self.tokens.get(key) else { return };
         if let Stage::Due { server, number } = &token.stage
             && let Some(queue) = self.due.get_mut(server)
         {
-            queue.remove(&Place { ends: token.ends, number: *number, key: key.clone() });
+            queue.remove(&Place { ends: token.ends, number: *number });
             if queue.is_empty() {
                 self.due.remove(server);
             }
@@ -218,13 +254,26 @@ mod tests {
             schedule.published(&key(number), times(10, ends), &Arc::new(Usage::new(Some(secs(0)))));
         }
         schedule.passed(secs(9), secs(0), here);
-        assert_eq!(schedule.take("here"), None);
+        assert_eq!(schedule.take("here", secs(0)), None);
         schedule.passed(secs(10), secs(0), here);
-        assert!(schedule.take("elsewhere").is_none());
-        let order: Vec<_> = std::iter::from_fn(|| schedule.take("here")).map(|ready| ready.key).collect();
+        assert!(schedule.take("elsewhere", secs(0)).is_none());
+        let order: Vec<_> =
+            std::iter::from_fn(|| schedule.take("here", secs(0))).map(|ready| ready.key).collect();
         assert_eq!(order, [key(2), key(3), key(1)]);
         schedule.passed(secs(99), secs(0), here);
-        assert_eq!(schedule.take("here"), None, "in flight");
+        assert_eq!(schedule.take("here", secs(0)), None, "in flight");
+    }
+
+    #[test]
+    fn what_has_ended_already_does_not_hold_up_what_lives() {
+        let mut schedule = Schedule::default();
+        for (number, ends) in [(1, 20), (2, 30), (3, 40)] {
+            schedule.published(&key(number), times(10, ends), &Arc::new(Usage::new(Some(secs(0)))));
+        }
+        schedule.passed(secs(10), secs(0), here);
+        let order: Vec<_> =
+            std::iter::from_fn(|| schedule.take("here", secs(30))).map(|ready| ready.key).collect();
+        assert_eq!(order, [key(3), key(1), key(2)]);
     }
 
     #[test]
@@ -233,11 +282,11 @@ mod tests {
         let usage = Arc::new(Usage::new(Some(secs(5))));
         schedule.published(&key(1), times(10, 20), &usage);
         schedule.passed(secs(10), secs(6), here);
-        assert_eq!((schedule.tokens.len(), schedule.take("here")), (0, None));
+        assert_eq!((schedule.tokens.len(), schedule.take("here", secs(0))), (0, None));
         usage.touch(&at(secs(7)));
         schedule.published(&key(1), times(10, 20), &usage);
         schedule.passed(secs(10), secs(6), here);
-        assert!(schedule.take("here").is_some());
+        assert!(schedule.take("here", secs(0)).is_some());
     }
 
     #[test]
@@ -246,16 +295,16 @@ mod tests {
         let usage = Arc::new(Usage::new(Some(secs(0))));
         schedule.published(&key(1), times(10, 20), &usage);
         schedule.passed(secs(10), secs(0), here);
-        let taken = schedule.take("here").unwrap();
+        let taken = schedule.take("here", secs(0)).unwrap();
         schedule.failed(&taken.key, |failures| secs(11 + u64::from(failures)));
         assert!(schedule.is_failing(&taken.key));
         schedule.passed(secs(11), secs(0), here);
-        let again = schedule.take("here").unwrap();
+        let again = schedule.take("here", secs(0)).unwrap();
         assert_eq!(again.due, secs(10), "it has been due since");
         schedule.published(&key(1), times(50, 60), &usage);
         schedule.failed(&again.key, |_| secs(12));
         schedule.passed(secs(49), secs(0), here);
-        assert!(schedule.take("here").is_none() && !schedule.is_failing(&key(1)));
+        assert!(schedule.take("here", secs(0)).is_none() && !schedule.is_failing(&key(1)));
     }
 
     /// What a token must be, told without heaps and queues.
@@ -290,7 +339,7 @@ mod tests {
                             }
                         }
                     }
-                    3 => match schedule.take("here") {
+                    3 => match schedule.take("here", secs(0)) {
                         Some(ready) => {
                             prop_assert_eq!(naive.get(&ready.key), Some(&Naive::Due));
                             naive.insert(ready.key, Naive::InFlight);
@@ -311,6 +360,8 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(schedule.tokens.len(), naive.len());
+                let waiting = naive.values().filter(|state| matches!(state, Naive::Waiting(_))).count();
+                prop_assert_eq!(schedule.crowds.values().sum::<u32>() as usize, waiting);
                 let due = naive.values().filter(|state| **state == Naive::Due).count();
                 prop_assert_eq!(schedule.backlog("here"), due);
                 let next = naive.values().filter_map(|state| match state {

@@ -63,9 +63,9 @@ impl<K: Clone + Eq + Hash> Timers<K> {
         }
     }
 
-    /// No alarm any more.
-    pub(super) fn cancel(&mut self, key: &K) {
-        self.alarms.remove(key);
+    /// No alarm any more; answers when it would have rung.
+    pub(super) fn cancel(&mut self, key: &K) -> Option<Duration> {
+        self.alarms.remove(key).map(|alarm| alarm.at)
     }
 
     /// The earliest alarm whose time has come.
