@@ -20,9 +20,9 @@ use crate::secret::Secret;
 /// Between two tries to ask, while the server does not answer. Meanwhile grants are taken to live: an outage must not end
 /// what outlives it.
 const RETRY: Duration = Duration::from_secs(30);
-/// What can't be asked now is looked at again after this time.
+/// While a server is not to be asked, what is to be asked of it is looked at again after this time.
 const LATER: Duration = Duration::from_secs(5);
-/// What is looked at in one go, and the pause after that.
+/// What is looked at in one go, and the least pause after that.
 const MOST_AT_ONCE: usize = 200;
 const SHORT: Duration = Duration::from_millis(50);
 /// When it ends is asked once a day at most.
@@ -112,7 +112,7 @@ impl Inner {
             // While the door is shut nothing is asked: that is no probe's business.
             let may = if door.gate.is_open() { door.gate.has_room(now) } else { Err(LATER) };
             if let Err(wait) = may.and_then(|()| door.budget.take_in_background(now, Background::InUse)) {
-                self.checks.timers().set((key, about), now.boot + wait.max(LATER));
+                self.checks.timers().set((key, about), now.boot + wait.max(SHORT));
                 continue;
             }
             let inner = Arc::clone(self);

@@ -392,10 +392,3 @@ impl Store for SqliteStore {
         self.pool.close().await;
     }
 }
-
-/// Whatever SQLite or the pool reports means that the store does not work; the row's own faults are found by the reader.
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Unavailable(error.to_string())
-    }
-}

@@ -1,9 +1,10 @@
-//! How a row is named in a query.
+//! How a row is named in a query, and what it means that a query fails.
 
 use sqlx::Sqlite;
 use sqlx::sqlite::SqliteArguments;
 
 use crate::model::{GrantId, RoleName};
+use crate::store::StoreError;
 
 /// Binds the three columns that name a row.
 pub(super) fn of_row<'q, Q: Binds<'q>>(query: Q, id: &GrantId) -> Q {
@@ -39,4 +40,11 @@ pub(super) fn candidate_column(id: &GrantId) -> String {
 
 pub(super) fn role_column(role: Option<&RoleName>) -> &str {
     role.map_or("", RoleName::as_str)
+}
+
+/// Whatever SQLite or the pool reports means that the store does not work; the row's own faults are found by the reader.
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Unavailable(error.to_string())
+    }
 }
