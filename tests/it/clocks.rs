@@ -77,7 +77,8 @@ async fn whatever_the_wall_clock_is_set_to_no_expired_token_is_vended() {
     let machine = Machine::new();
     let world = World::by(Arc::new(machine.right.clone()), Rotation::Rotating, 30, LIFETIME).await;
     let (database, key) = (world.path().join("clocks.db"), generate_key(&SystemEntropy));
-    let start = || Running::start(&world, &database, &key, Arc::new(NoHook), Arc::new(machine.ours.clone()));
+    let start =
+        || Running::start(&world, &database, &key, Arc::new(NoHook), Arc::new(machine.ours.clone()), None);
     let mut running = start().await;
     running.connect(&Secret::new(world.consent("snowflake", ALICE))).await;
     let (mut vended, mut refused) = (0, 0);

@@ -44,7 +44,15 @@ impl Scene {
     async fn engine(&self) -> Running {
         let path = self.world.path().join("engine.db");
         let full = Arc::new(Full(Arc::clone(&self.full)));
-        Running::start(&self.world, &path, &self.key, full, Arc::new(SystemClock::new(0))).await
+        Running::start(
+            &self.world,
+            &path,
+            &self.key,
+            full,
+            Arc::new(SystemClock::new(0)),
+            Some(Duration::from_secs(4)),
+        )
+        .await
     }
 
     async fn connected(&self) -> Running {
@@ -159,4 +167,26 @@ async fn what_could_not_be_written_when_its_grant_was_revoked_is_revoked_once_it
         "{failure:?}"
     );
     running.stop().await;
+}
+
+#[tokio::test]
+async fn a_grant_that_nobody_uses_is_kept_alive_and_a_stop_does_not_cut_that_in_two() {
+    let scene = Scene::start().await;
+    let running = scene.connected().await;
+    // Three quarters of the four seconds after which it must be used.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    scene.world.fault(serde_json::json!({ "do": "delay", "seconds": 1 })).await;
+    running.engine.look_after().await.unwrap();
+    while scene.world.stats().await["refreshes"] != 1 || scene.world.token_requests().await != 2 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let id = bursar::model::GrantId::current(grant());
+    let before = running.store.grant(&id).await.unwrap().unwrap();
+    assert!(before.in_doubt_since.is_some(), "its refresh is under way");
+    running.tasks.stop();
+    running.tasks.stopped().await;
+    let after = running.store.grant(&id).await.unwrap().unwrap();
+    assert_eq!((after.version, after.in_doubt_since), (before.version + 1, None), "it was finished first");
+    running.stop().await;
+    scene.world.assert_nothing_was_lost().await;
 }

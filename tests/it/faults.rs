@@ -73,7 +73,7 @@ impl Scene {
     }
 
     async fn engine(&self, database: &std::path::Path, hook: Arc<dyn Hook>) -> Running {
-        Running::start(&self.world, database, &self.key, hook, Arc::new(SystemClock::new(0))).await
+        Running::start(&self.world, database, &self.key, hook, Arc::new(SystemClock::new(0)), None).await
     }
 
     fn consent(&self) -> Secret {

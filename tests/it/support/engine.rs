@@ -67,6 +67,7 @@ impl Running {
         key: &Secret,
         hook: Arc<dyn Hook>,
         clock: Arc<dyn Clock>,
+        keep_alive: Option<Duration>,
     ) -> Self {
         let inner = SqliteStore::open(database, Sealer::from_text(key).unwrap()).await.unwrap();
         let store: Arc<dyn Store> = Arc::new(Hooked { inner: Arc::new(inner), hook });
@@ -100,7 +101,7 @@ impl Running {
                 ceiling: Duration::from_mins(20),
                 min_ttl: Duration::from_mins(1),
                 idle_after: Duration::from_hours(2),
-                keep_alive: None,
+                keep_alive,
             },
             lease: Duration::from_secs(10),
             warn_before: Duration::from_hours(72),
