@@ -45,16 +45,13 @@ impl Inner {
             return Err(failure);
         }
         self.pace(id, door).await;
-        let place = loop {
-            self.spend(door, urgent, leave).await?;
-            let spent_at = self.parts.clock.now();
-            let place = door.gate.place(urgent).await;
+        self.spend(door, urgent, leave).await?;
+        let spent_at = self.parts.clock.now();
+        let place = door.gate.place(urgent).await;
+        if self.parts.clock.now().since(&spent_at).is_none_or(|late| late > LATE) {
             // A place in the budget that was waited past is another minute's: else a slow server's backlog would burst.
-            let late = self.parts.clock.now().since(&spent_at).is_none_or(|late| late > LATE);
-            if urgent || !late || self.parts.tasks.is_stopping() {
-                break place;
-            }
-        };
+            self.spend(door, urgent, leave).await?;
+        }
         Ok((place, self.pass(door, granted).await?))
     }
 
