@@ -150,6 +150,10 @@ impl Stream {
                         _ = beat.tick() => if !self.send(COMMENT).await { return },
                     }
                 };
+                if !Arc::ptr_eq(&terms, &self.api.terms.load()) {
+                    // Another configuration has come meanwhile: first whether it still allows this.
+                    continue;
+                }
                 let event = match vended {
                     Ok((held, now)) => {
                         look = false;

@@ -70,7 +70,7 @@ impl Engine {
     /// How long before a grant ends by itself that is said.
     #[must_use]
     pub fn warn_before(&self) -> Duration {
-        self.0.warn_before()
+        self.0.in_use.load().warn_before
     }
 
     /// Makes sure that the grant lives, as far as its server can be asked, so that its token may be handed out. The work goes
@@ -200,12 +200,8 @@ impl Inner {
         let vouch = |until: Duration| {
             self.usages(&id.key, service).iter().for_each(|usage| usage.vouch(asked_at.boot + until));
         };
-        let grant = match self.unless_ended(id).await {
-            Ok(Some(grant)) => grant,
-            Ok(None) => {
-                return Err(Failure::LoginRequired { reason: EndReason::NeverConnected, since: None });
-            }
-            Err(failure) => return Err(failure),
+        let Some(grant) = self.unless_ended(id).await? else {
+            return Err(Failure::LoginRequired { reason: EndReason::NeverConnected, since: None });
         };
         if grant.registration != door.server.registration() {
             // Another server's or client's: this one must never see it, and knows nothing of it.
@@ -229,7 +225,8 @@ impl Inner {
                 if grant.expiry != expiry {
                     store.note_expiry(id, expiry).await.map_err(|error| store_failure(&error))?;
                     self.expiries.notify_one();
-                    if let Some(end) = expires_at.filter(|end| *end < asked_at.wall.plus(self.warn_before()))
+                    if let Some(end) =
+                        expires_at.filter(|end| *end < asked_at.wall.plus(self.in_use.load().warn_before))
                     {
                         tracing::warn!(grant = %id.key, %end, "the grant ends soon by itself; its user must connect again");
                     }
@@ -299,9 +296,5 @@ impl Inner {
             door.offers_no_introspection();
         }
         answer
-    }
-
-    fn warn_before(&self) -> Duration {
-        self.in_use.load().warn_before
     }
 }
