@@ -126,6 +126,7 @@ mod tests {
         let mut replayed = 0;
         while after(replayed, Rotation::Rotating, &OKTA) == Plan::Present {
             replayed += 1;
+            assert!(replayed <= OKTA.leeway.as_secs(), "replayed outside the leeway");
         }
         // The last replay arrives a deadline later, and from then on the leeway lasts.
         let last_of_the_leeway = replayed - 1 + OKTA.deadline.as_secs() + OKTA.leeway.as_secs();
