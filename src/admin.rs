@@ -12,13 +12,14 @@ use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde_json::json;
 
+use crate::api::Api;
 use crate::api::answer::{self, request_id};
 use crate::api::body;
 use crate::api::error::Problem;
 use crate::api::query::Query;
 use crate::cache::TokenCache;
 use crate::clock::{Clock, Moment};
-use crate::model::{GrantKey, RequestIds, Service, ServiceName, UserName};
+use crate::model::{GrantKey, RequestIds, RunId, Service, ServiceName, UserName};
 use crate::ready::Ready;
 use crate::refresh::Engine;
 use crate::server::{Handler, Peer};
@@ -43,6 +44,8 @@ pub struct Admin {
     pub cache: TokenCache,
     /// What is being waited for.
     pub ready: Ready,
+    /// What workers see, and with it which runs are over.
+    pub api: Arc<Api>,
     /// Reads the configuration again.
     pub reload: Arc<dyn Reload>,
     /// The time.
@@ -74,7 +77,7 @@ impl Handler for Admin {
 
     async fn answer(
         self: &Arc<Self>,
-        peer: Peer,
+        peer: &Peer,
         _memory: &Mutex<()>,
         request: Request<Incoming>,
     ) -> Response<Full<Bytes>> {
@@ -84,7 +87,7 @@ impl Handler for Admin {
             return answer::finish(Problem::access_denied().into_answer(&id), &id);
         };
         let result = self.route(&request, &mut body).await;
-        answer::conclude(result, &id, &caller, &mut body).await
+        answer::conclude(result, &id, caller, &mut body).await
     }
 }
 
@@ -112,6 +115,7 @@ impl Admin {
                 grants::refresh(self, self.key(service, user)?, query).await
             }
             (&Method::DELETE, ["v1", "users", user]) => grants::erase(self, &user_of(user)?).await,
+            (&Method::DELETE, ["v1", "runs", run]) => self.end_run(run).await,
             (&Method::GET | &Method::HEAD, ["v1", "status"]) => status::status(self).await,
             (&Method::POST, ["v1", "reload"]) => match self.reload.reload().await {
                 Ok(()) => Ok(answer::json(StatusCode::OK, &json!({ "reloaded": true }))),
@@ -122,12 +126,25 @@ impl Admin {
             },
             (_, ["v1", "grants" | "status"]) => Err(Problem::method_not_allowed("GET, HEAD")),
             (_, ["v1", "grants", _, _]) => Err(Problem::method_not_allowed("PUT, DELETE")),
-            (_, ["v1", "users", _]) => Err(Problem::method_not_allowed("DELETE")),
+            (_, ["v1", "users" | "runs", _]) => Err(Problem::method_not_allowed("DELETE")),
             (_, ["v1", "grants", _, _, "refresh"] | ["v1", "reload"]) => {
                 Err(Problem::method_not_allowed("POST"))
             }
             _ => Err(Problem::not_found("there is nothing here; see GET /v1/grants and GET /v1/status")),
         }
+    }
+
+    /// Ends a run: no token for its pass any more, and whoever listens for it is let go of.
+    async fn end_run(&self, run: &str) -> Result<Response<Full<Bytes>>, Problem> {
+        let malformed = || Problem::invalid_parameter("run", "must be a run pass's `jti`");
+        let run = RunId::parse(&decode(run)).ok_or_else(malformed)?;
+        let not_taken =
+            || Problem::not_found("no run passes are taken here: the configuration has no [run_passes]");
+        let until = self.api.terms.load().passes.remember_until().ok_or_else(not_taken)?;
+        self.api.ended.end(run.clone(), until, self.clock.now().wall).await?;
+        tracing::info!(run = %run, until = %until, "a run has ended");
+        let body = json!({ "run": run.as_str(), "ended": true, "remembered_until": until.to_string() });
+        Ok(answer::json(StatusCode::OK, &body))
     }
 
     /// A grant's key from a path, whose service must be configured and have users.

@@ -13,8 +13,10 @@ use hyper::{Method, Request, Response, StatusCode};
 use crate::broker::Broker;
 use crate::caller::Caller;
 use crate::metrics::Metrics;
-use crate::model::RequestIds;
-use crate::policy::Policy;
+use crate::model::{RequestId, RequestIds};
+use crate::policy::{Policy, Shown};
+use crate::runs::ended::EndedRuns;
+use crate::runs::{self, Bearer, Passes};
 use crate::server::{Handler, Peer};
 use crate::store::Store;
 use crate::tasks::Tasks;
@@ -67,6 +69,8 @@ pub struct Api {
     pub broker: Broker,
     /// Where grants are remembered.
     pub store: Arc<dyn Store>,
+    /// Which runs are over.
+    pub ended: Arc<EndedRuns>,
     /// Who listens.
     pub streams: Streams,
     /// What owns those who speak to them.
@@ -85,6 +89,8 @@ pub struct Terms {
     pub request_timeout: Duration,
     /// Event streams of one uid at the same time.
     pub event_streams: usize,
+    /// Which run passes are believed.
+    pub passes: Passes,
 }
 
 impl Handler for Api {
@@ -97,7 +103,7 @@ impl Handler for Api {
 
     async fn answer(
         self: &Arc<Self>,
-        peer: Peer,
+        peer: &Peer,
         memory: &Mutex<Memory>,
         request: Request<Incoming>,
     ) -> Response<Self::Body> {
@@ -108,27 +114,25 @@ impl Handler for Api {
             return answer::finish(Problem::access_denied().into_answer(&id), &id).map(Either::Left);
         };
         if request.method == Method::GET && request.uri.path() == events::PATH {
-            let opened =
-                answer::check_head(&request).and_then(|()| events::open(self, &caller, &request, &id));
-            match opened {
+            match self.listen(caller, &request, &id).await {
                 Ok(mut stream) => {
                     body::dispose(&mut body, &mut stream).await;
                     return answer::finish(stream, &id).map(Either::Right);
                 }
                 Err(problem) => {
                     self.note(&problem);
-                    return answer::conclude(Err(problem), &id, &caller, &mut body).await.map(Either::Left);
+                    return answer::conclude(Err(problem), &id, caller, &mut body).await.map(Either::Left);
                 }
             }
         }
         let result = match again::answer(self, memory, &request) {
             Some(answer) => Ok(answer),
             None => self
-                .route(&caller, memory, &request, &mut body)
+                .route(caller, memory, &request, &mut body)
                 .await
                 .inspect_err(|problem| self.note(problem)),
         };
-        answer::conclude(result, &id, &caller, &mut body).await.map(Either::Left)
+        answer::conclude(result, &id, caller, &mut body).await.map(Either::Left)
     }
 }
 
@@ -137,6 +141,30 @@ impl Api {
         if ["invalid_request", "too_large"].contains(&problem.error()) {
             self.metrics.requests_refused.with_label_values(&[problem.error()]).inc();
         }
+    }
+
+    async fn listen(
+        self: &Arc<Self>,
+        caller: &Caller,
+        request: &Parts,
+        id: &RequestId,
+    ) -> Result<Response<Events>, Problem> {
+        answer::check_head(request)?;
+        events::open(self, caller, request, id).await
+    }
+
+    /// What comes of what a request shows of a run pass. Whoever no rule is for is not worth a signature.
+    async fn shown(&self, terms: &Terms, caller: &Caller, bearer: &Bearer) -> Shown {
+        if !terms.policy.knows(caller) {
+            return Shown::Nothing;
+        }
+        let judged = terms.passes.judge(bearer);
+        tokio::time::timeout(terms.request_timeout, judged).await.unwrap_or(Shown::Unknown)
+    }
+
+    /// The same for a request.
+    async fn shown_in(&self, terms: &Terms, caller: &Caller, request: &Parts) -> Shown {
+        self.shown(terms, caller, &runs::bearer(&request.headers)).await
     }
 
     async fn route(
@@ -150,7 +178,7 @@ impl Api {
         let read = matches!(request.method, Method::GET | Method::HEAD);
         match request.uri.path() {
             "/v1/token" if read => token::vend(self, caller, memory, request).await,
-            "/v1/services" if read => services::list(self, caller, request),
+            "/v1/services" if read => services::list(self, caller, request).await,
             "/v1/grants" if read => grants::list(self, caller, request).await,
             "/v1/openapi.json" if read => {
                 Query::parse(request.uri.query(), &[])?;

@@ -11,9 +11,10 @@ use tokio::sync::Mutex;
 use crate::admin::observe::{Observe, Observing};
 use crate::admin::{Admin, Reload};
 use crate::api::{Api, Streams, Terms};
+use crate::authorization_server::http::HttpClient;
 use crate::broker::Broker;
 use crate::cache::TokenCache;
-use crate::caller::overflow_uid;
+use crate::caller::{Look, overflow_uid};
 use crate::clock::{Clock, SystemClock};
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::metrics::Metrics;
@@ -22,11 +23,15 @@ use crate::policy::Policy;
 use crate::ready::{Latch, Ready};
 use crate::refresh::setup::Setup;
 use crate::refresh::{Engine, Parts};
+use crate::runs::Passes;
+use crate::runs::ended::EndedRuns;
+use crate::runs::keys::PassKeys;
 use crate::server::{self, Limits};
 use crate::settings::Settings;
+use crate::settings::run_passes::Keys;
 use crate::socket::{self, Listening};
 use crate::store::metered::MeteredStore;
-use crate::store::{Store, StoreError};
+use crate::store::{RunStore, Store, StoreError};
 use crate::tasks::Tasks;
 
 mod open;
@@ -116,14 +121,16 @@ impl App {
         let (listener, metrics_address) = bind_metrics(&settings).await?;
         let observing = observe.start(listener).map_err(|error| StartError::Failed(error.to_string()))?;
         let Ports { clock, entropy } = ports.clone();
-        let store: Arc<dyn Store> =
+        let store =
             Arc::new(MeteredStore::new(store, Arc::clone(&clock), Arc::clone(&metrics), ready.clone()));
+        let runs: Arc<dyn RunStore> = store.clone();
+        let store: Arc<dyn Store> = store;
         let setup = setup(&mut settings, &ports, &metrics).map_err(StartError::Failed)?;
-        let terms = Terms {
-            policy: policy(&settings, &setup),
-            request_timeout: settings.request_timeout,
-            event_streams: settings.event_streams,
-        };
+        let look = Look::default();
+        let ended = EndedRuns::load(runs, clock.now().wall).await;
+        let ended = Arc::new(ended.map_err(|error| StartError::Failed(error.to_string()))?);
+        let terms = terms(&settings, &setup, &ports, &ended).map_err(StartError::Failed)?;
+        look.closely(terms.policy.looks_closely());
         let parts = Parts {
             store: Arc::clone(&store),
             cache: cache.clone(),
@@ -139,6 +146,7 @@ impl App {
             terms: ArcSwap::from_pointee(terms),
             broker: Broker::new(engine.clone(), cache.clone(), Arc::clone(&clock), Arc::clone(&metrics)),
             store: Arc::clone(&store),
+            ended,
             streams: Streams::default(),
             tasks: tasks.clone(),
             ids: RequestIds::new(&*entropy),
@@ -149,6 +157,7 @@ impl App {
             fixed: settings.fixed.clone(),
             engine: engine.clone(),
             api: Arc::clone(&api),
+            look: look.clone(),
             ports,
             metrics: Arc::clone(&metrics),
             turn: Mutex::default(),
@@ -158,6 +167,7 @@ impl App {
             store: Arc::clone(&store),
             cache,
             ready: ready.clone(),
+            api: Arc::clone(&api),
             reload,
             started: clock.now(),
             clock,
@@ -180,7 +190,7 @@ impl App {
         let vending_limits = limits(settings.fixed.max_connections, settings.fixed.max_connections_per_uid);
         Ok(Self {
             admin: (admin_socket, admin, limits(ADMIN_CONNECTIONS, ADMIN_CONNECTIONS)),
-            vending: (vending_socket, api, vending_limits),
+            vending: (vending_socket.looking(look), api, vending_limits),
             tasks,
             metrics,
             ready,
@@ -260,6 +270,22 @@ impl Running {
     }
 }
 
-fn policy(settings: &Settings, setup: &Setup) -> Policy {
-    Policy::new(settings.callers.clone(), setup.services.clone(), overflow_uid())
+/// On what terms workers get something, by this configuration.
+fn terms(settings: &Settings, setup: &Setup, ports: &Ports, ended: &Arc<EndedRuns>) -> Result<Terms, String> {
+    let clock = || Arc::clone(&ports.clock);
+    let passes = settings.run_passes.as_ref().map(|passes| {
+        let keys = match &passes.keys {
+            Keys::File(path) => PassKeys::file(path, clock())?,
+            Keys::Url(url) => {
+                PassKeys::url(url.clone(), HttpClient::new(None, settings.proxies.clone())?, clock())
+            }
+        };
+        Ok::<_, String>((passes.expected.clone(), keys))
+    });
+    Ok(Terms {
+        policy: Policy::new(settings.callers.clone(), setup.services.clone(), overflow_uid()),
+        request_timeout: settings.request_timeout,
+        event_streams: settings.event_streams,
+        passes: Passes::new(passes.transpose()?, Arc::clone(ended), clock()),
+    })
 }

@@ -32,8 +32,8 @@ pub(crate) use discovery::is_confidential;
 /// One request over one connection, with limits on everything.
 pub mod http;
 
-/// Fetches and holds the key set.
-mod keys;
+/// Holds a key set and decides when to fetch it.
+pub mod keys;
 
 /// The port.
 #[async_trait]

@@ -13,6 +13,7 @@ mod dev;
 mod grant;
 mod key;
 mod manual;
+mod run;
 mod serve;
 mod status;
 mod terminal;
@@ -76,6 +77,7 @@ pub fn run() -> ExitCode {
             Command::Dev(args) => dev::dev(args).await,
             Command::Token(args) => token::token(args).await.into(),
             Command::Grant(command) => grant::grant(command).await.into(),
+            Command::Run(command) => run::run(command).await.into(),
             Command::Status { json, socket } => status::status(&socket.admin_socket, json).await.into(),
             Command::Key(KeyCommand::Generate) => key::generate().into(),
             Command::Config(ConfigCommand::Example) => config::example().into(),

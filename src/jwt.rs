@@ -11,23 +11,19 @@
 //! | an ID token, another client's or another user's token | `aud`, `cid`, the user and the scopes are compared |
 //! | members twice, with different values | refused |
 
-use std::fmt;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
-use serde_json::Value;
-
 use crate::clock::Timestamp;
 use crate::model::{Scope, UserName};
 use crate::secret::Secret;
 
 mod algorithm;
+mod claims;
 
 /// Key sets as the server publishes them.
 pub mod keys;
 
 pub use algorithm::SigningAlgorithm;
+pub use claims::Claims;
+use claims::{Object, object};
 use keys::{KeySet, NoKey};
 
 /// How far the server's clock may be from ours, in milliseconds.
@@ -195,25 +191,17 @@ pub fn introspect(
     if times(&claims, now)? <= now {
         return Err(VerifyError::Expired);
     }
-    Ok(Claims(claims.0.into_iter().collect()))
+    Ok(Claims(claims))
 }
 
-/// What a genuine token says.
-#[derive(Clone, Debug)]
-pub struct Claims(serde_json::Map<String, Value>);
-
-impl Claims {
-    /// A claim that is a text.
-    #[must_use]
-    pub fn text(&self, name: &str) -> Option<&str> {
-        self.0.get(name).and_then(Value::as_str)
-    }
-
-    /// All of them.
-    #[must_use]
-    pub fn into_members(self) -> serde_json::Map<String, Value> {
-        self.0
-    }
+/// The claims of a token that `issuer` signed for `audience`. When it is valid, and what for, is for the caller to say.
+///
+/// # Errors
+/// The first reason not to believe it.
+pub fn signed_by(token: &Secret, keys: &KeySet, issuer: &str, audience: &str) -> Result<Claims, VerifyError> {
+    let claims = genuine(token, keys)?;
+    addressed(&claims, issuer, audience)?;
+    Ok(Claims(claims))
 }
 
 /// The claims of a token whose signature is right.
@@ -326,68 +314,6 @@ fn scopes(claims: &Object, asked: &Scope) -> Result<(), VerifyError> {
         }
     }
     Ok(())
-}
-
-/// A JSON object none of whose members stands twice.
-struct Object(Vec<(String, Value)>);
-
-impl Object {
-    fn get(&self, name: &str) -> Option<&Value> {
-        self.0.iter().find(|(member, _)| member == name).map(|(_, value)| value)
-    }
-
-    fn text(&self, name: &str) -> Option<&str> {
-        self.get(name).and_then(Value::as_str)
-    }
-
-    /// A text, or a list of texts.
-    fn texts(&self, name: &str) -> Option<Vec<&str>> {
-        match self.get(name)? {
-            Value::String(text) => Some(vec![text]),
-            Value::Array(texts) => texts.iter().map(Value::as_str).collect(),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
-        }
-    }
-
-    /// `NumericDate` (RFC 7519 §2): seconds, which may have a fraction.
-    fn time(&self, name: &str) -> Option<Timestamp> {
-        let number = self.get(name)?.as_number()?;
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "`as` saturates, and an absurd time stays absurd"
-        )]
-        number.as_i64().or_else(|| number.as_f64().map(|secs| secs.floor() as i64)).map(Timestamp::from_secs)
-    }
-}
-
-fn object(part: &str) -> Result<Object, VerifyError> {
-    let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| VerifyError::NotAJwt)?;
-    serde_json::from_slice(&bytes).map_err(|_| VerifyError::NotAJwt)
-}
-
-impl<'de> Deserialize<'de> for Object {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = Object;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Object, A::Error> {
-                let mut object = Object(Vec::new());
-                while let Some((name, value)) = access.next_entry::<String, Value>()? {
-                    if object.get(&name).is_some() {
-                        return Err(A::Error::custom("a member stands twice"));
-                    }
-                    object.0.push((name, value));
-                }
-                Ok(object)
-            }
-        }
-        deserializer.deserialize_map(Members)
-    }
 }
 
 #[cfg(test)]

@@ -46,6 +46,12 @@ pub mod server;
 /// Who is at the other end.
 pub mod caller;
 
+/// Passes of the workflow platform's runs.
+pub mod run_pass;
+
+/// Which passes and runs there are.
+pub mod runs;
+
 /// What workers may ask.
 pub mod api;
 

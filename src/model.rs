@@ -1,5 +1,6 @@
 //! The nouns that everything else speaks in.
 
+mod entitlement;
 mod failure;
 mod grant;
 mod ids;
@@ -7,9 +8,10 @@ mod scope;
 mod service;
 mod token;
 
+pub use entitlement::Entitlement;
 pub use failure::Failure;
 pub use grant::{EndReason, Expiry, Grant, GrantState, Rotation, SameOrNew};
-pub use ids::{GrantId, GrantKey, RequestId, RequestIds, RoleName, ServiceName, TokenKey, UserName};
+pub use ids::{GrantId, GrantKey, RequestId, RequestIds, RoleName, RunId, ServiceName, TokenKey, UserName};
 pub use scope::{Scope, ScopeError};
 pub use service::{Kind, Service, SpeaksFor};
 pub use token::{Freshness, Issued, Life};

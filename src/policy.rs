@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::caller::Caller;
-use crate::model::{GrantKey, RoleName, Service, ServiceName, TokenKey, UserName};
+use crate::model::{Entitlement, GrantKey, RoleName, RunId, Service, ServiceName, TokenKey, UserName};
+use crate::run_pass::{RunPass, Unbelieved};
 
 /// The rules and what they speak of.
 pub struct Policy {
@@ -20,23 +21,16 @@ pub struct Policy {
 pub struct Rule {
     /// Its user.
     pub uid: Option<u32>,
-    /// Its primary group.
+    /// One of its groups.
     pub gid: Option<u32>,
+    /// Its systemd unit.
+    pub unit: Option<String>,
     /// What it may ask for.
-    pub services: Vec<Services>,
+    pub services: Vec<Entitlement>,
     /// For whom; empty in a rule that is only about services without users.
     pub users: Vec<Pattern>,
-}
-
-/// One entry of a rule's `services`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Services {
-    /// `*`
-    All,
-    /// `S`: its default scopes and all its roles.
-    Whole(ServiceName),
-    /// `S:R`: role R only.
-    Role(ServiceName, RoleName),
+    /// Whether only with a run pass.
+    pub needs_pass: bool,
 }
 
 /// A user's name in which `*` matches any run of characters.
@@ -54,10 +48,24 @@ pub struct TokenRequest {
     pub role: Option<RoleName>,
 }
 
+/// What a request shows of a run pass.
+#[derive(Clone, Debug)]
+pub enum Shown {
+    /// None.
+    Nothing,
+    /// One that is believed.
+    Pass(Arc<RunPass>),
+    /// One that is not, and why.
+    Bad(Unbelieved),
+    /// One that can't be judged now.
+    Unknown,
+}
+
 /// Proof that a caller may have a token. Only [`Policy::permit`] makes one.
 #[derive(Clone, Debug)]
 pub struct Permit {
     key: TokenKey,
+    run: Option<RunId>,
 }
 
 impl Permit {
@@ -65,6 +73,12 @@ impl Permit {
     #[must_use]
     pub fn key(&self) -> &TokenKey {
         &self.key
+    }
+
+    /// For which run, if a pass was shown.
+    #[must_use]
+    pub fn run(&self) -> Option<&RunId> {
+        self.run.as_ref()
     }
 }
 
@@ -75,6 +89,12 @@ pub enum Denied {
     NoRule,
     /// There is no such service, and this caller may know.
     UnknownService,
+    /// The rules that allow it want a run pass.
+    PassRequired,
+    /// A rule allows it, and the run pass that was shown does not.
+    BadPass(Unbelieved),
+    /// A rule allows it, and the run pass that was shown can't be judged now.
+    PassUnknown,
     /// The service has no such role.
     UnknownRole,
     /// The service's tokens speak for users, and none was named.
@@ -83,7 +103,7 @@ pub enum Denied {
     NoUsers,
 }
 
-/// What a rule lets a caller ask of one service.
+/// What a rule lets a caller ask of one service, with or without a pass.
 #[derive(Clone, Debug)]
 pub struct Allowed<'a> {
     /// The service.
@@ -94,6 +114,10 @@ pub struct Allowed<'a> {
     pub roles: Vec<&'a RoleName>,
     /// For whom; nobody where the tokens speak for the client itself.
     pub users: &'a [Pattern],
+    /// For whom only, by the pass.
+    pub only: Option<&'a UserName>,
+    /// Whether the rule wants a pass.
+    pub needs_pass: bool,
 }
 
 impl Allowed<'_> {
@@ -101,7 +125,10 @@ impl Allowed<'_> {
     #[must_use]
     pub fn is_about(&self, user: Option<&UserName>) -> bool {
         !self.service.has_users()
-            || user.is_some_and(|user| self.users.iter().any(|pattern| pattern.matches(user)))
+            || user.is_some_and(|user| {
+                self.only.is_none_or(|only| only == user)
+                    && self.users.iter().any(|pattern| pattern.matches(user))
+            })
     }
 }
 
@@ -113,15 +140,22 @@ impl Policy {
     }
 
     /// Decides. Looks at nothing but its arguments, so that it takes as long for a user who exists as for one who
-    /// does not.
+    /// does not. Where no user is named, it is the pass's.
     ///
     /// # Errors
-    /// In the contract's order: the rule, then the service, then the role.
-    pub fn permit(&self, caller: &Caller, request: TokenRequest) -> Result<Permit, Denied> {
+    /// In the contract's order: the rule, then the service, then the pass, then the role.
+    pub fn permit(
+        &self,
+        caller: &Caller,
+        mut request: TokenRequest,
+        shown: &Shown,
+    ) -> Result<Permit, Denied> {
         let service = self.services.get(&request.service);
         let has_users = service.is_none_or(|service| service.has_users());
-        let mut allowed = false;
-        let mut may_know_services = false;
+        if let (Shown::Pass(pass), None, true) = (shown, &request.user, has_users) {
+            request.user = Some(pass.user().clone());
+        }
+        let (mut allowed, mut needs_pass, mut may_know_services) = (false, true, false);
         for rule in self.rules_for(caller) {
             // Without a user nobody learns more of a service than that some rule speaks of it.
             let covers_user = match &request.user {
@@ -130,14 +164,30 @@ impl Policy {
                 None => !has_users || !rule.users.is_empty(),
             };
             if covers_user {
-                allowed |= rule.services.iter().any(|entry| entry.covers(&request));
-                may_know_services |= rule.services.contains(&Services::All);
+                if rule.covers(&request.service, request.role.as_ref()) {
+                    allowed = true;
+                    needs_pass &= rule.needs_pass;
+                }
+                may_know_services |= rule.services.contains(&Entitlement::All);
             }
         }
         let service = match service {
             None if may_know_services => return Err(Denied::UnknownService),
             Some(service) if allowed => service,
             None | Some(_) => return Err(Denied::NoRule),
+        };
+        let run = match shown {
+            Shown::Nothing if needs_pass => return Err(Denied::PassRequired),
+            Shown::Nothing => None,
+            Shown::Bad(why) => return Err(Denied::BadPass(*why)),
+            Shown::Unknown => return Err(Denied::PassUnknown),
+            Shown::Pass(pass) => {
+                let is_for = !has_users || request.user.as_ref() == Some(pass.user());
+                if !is_for || !pass.covers(&request.service, request.role.as_ref()) {
+                    return Err(Denied::BadPass(Unbelieved::NotCovered));
+                }
+                Some(pass.run().clone())
+            }
         };
         if request.role.as_ref().is_some_and(|role| !service.roles.contains_key(role)) {
             return Err(Denied::UnknownRole);
@@ -149,7 +199,19 @@ impl Policy {
             (Some(_), false) => return Err(Denied::NoUsers),
         };
         let grant = GrantKey { service: request.service, user };
-        Ok(Permit { key: TokenKey { grant, role: request.role } })
+        Ok(Permit { key: TokenKey { grant, role: request.role }, run })
+    }
+
+    /// Whether any rule is for this caller: whoever no rule is for need not be looked at further.
+    #[must_use]
+    pub fn knows(&self, caller: &Caller) -> bool {
+        self.rules_for(caller).next().is_some()
+    }
+
+    /// Whether some rule asks for more of a caller than its uid and primary group.
+    #[must_use]
+    pub fn looks_closely(&self) -> bool {
+        self.rules.iter().any(|rule| rule.gid.is_some() || rule.unit.is_some())
     }
 
     /// A service, whoever may have it.
@@ -158,37 +220,69 @@ impl Policy {
         self.services.get(name)
     }
 
-    /// What a caller may ask for, rule by rule, the services in the order of their names.
+    /// What a caller may ask for, rule by rule, the services in the order of their names; with a pass, what that leaves of
+    /// it.
     #[must_use]
-    pub fn allowed(&self, caller: &Caller) -> Vec<Allowed<'_>> {
+    pub fn allowed<'a>(&'a self, caller: &'a Caller, pass: Option<&'a RunPass>) -> Vec<Allowed<'a>> {
         let mut services: Vec<&Arc<Service>> = self.services.values().collect();
         services.sort_by(|one, other| one.name.cmp(&other.name));
-        let covers = |rule: &Rule, service: &Service, role: Option<&RoleName>| {
-            let request = TokenRequest { service: service.name.clone(), user: None, role: role.cloned() };
-            rule.services.iter().any(|entry| entry.covers(&request))
-        };
         let mut allowed = Vec::new();
         for service in services {
             for rule in self.rules_for(caller) {
-                let default_scopes = covers(rule, service, None);
-                let roles: Vec<_> =
-                    service.roles.keys().filter(|role| covers(rule, service, Some(role))).collect();
+                let covers = |role| {
+                    rule.covers(&service.name, role)
+                        && pass.is_none_or(|pass| pass.covers(&service.name, role))
+                };
+                let default_scopes = covers(None);
+                let roles: Vec<_> = service.roles.keys().filter(|role| covers(Some(role))).collect();
                 let users: &[Pattern] = if service.has_users() { &rule.users } else { &[] };
-                let nobody = service.has_users() && users.is_empty();
-                if !nobody && (default_scopes || !roles.is_empty()) {
-                    allowed.push(Allowed { service, default_scopes, roles, users });
+                let only = pass.map(RunPass::user).filter(|_| service.has_users());
+                let for_somebody = !service.has_users()
+                    || !users.is_empty()
+                        && only.is_none_or(|user| users.iter().any(|pattern| pattern.matches(user)));
+                if for_somebody && (default_scopes || !roles.is_empty()) {
+                    let needs_pass = rule.needs_pass;
+                    allowed.push(Allowed { service, default_scopes, roles, users, only, needs_pass });
                 }
             }
         }
         allowed
     }
 
-    /// What to tell a caller whom no rule allows what it asks about, of this service if it named one.
-    #[must_use]
-    pub fn nothing_allowed(&self, caller: &Caller, service: Option<&ServiceName>) -> Denied {
-        let unknown = service.is_some_and(|service| !self.services.contains_key(service));
-        let may_know = self.rules_for(caller).any(|rule| rule.services.contains(&Services::All));
-        if unknown && may_know { Denied::UnknownService } else { Denied::NoRule }
+    /// The same, as far as the caller may use it with what it has `shown`, and as far as `wanted` goes.
+    ///
+    /// # Errors
+    /// If nothing is left: why, in the order of [`Policy::permit`].
+    pub fn usable<'a>(
+        &'a self,
+        caller: &'a Caller,
+        shown: &'a Shown,
+        service: Option<&ServiceName>,
+        wanted: impl Fn(&Allowed<'_>) -> bool,
+    ) -> Result<Vec<Allowed<'a>>, Denied> {
+        let find = |pass| {
+            let mut allowed = self.allowed(caller, pass);
+            allowed.retain(|allowed| {
+                service.is_none_or(|service| allowed.service.name == *service) && wanted(allowed)
+            });
+            allowed
+        };
+        let mut by_rules = find(None);
+        if by_rules.is_empty() {
+            let unknown = service.is_some_and(|service| !self.services.contains_key(service));
+            let may_know = self.rules_for(caller).any(|rule| rule.services.contains(&Entitlement::All));
+            return Err(if unknown && may_know { Denied::UnknownService } else { Denied::NoRule });
+        }
+        let (left, denied) = match shown {
+            Shown::Bad(why) => return Err(Denied::BadPass(*why)),
+            Shown::Unknown => return Err(Denied::PassUnknown),
+            Shown::Pass(pass) => (find(Some(pass)), Denied::BadPass(Unbelieved::NotCovered)),
+            Shown::Nothing => {
+                by_rules.retain(|allowed| !allowed.needs_pass);
+                (by_rules, Denied::PassRequired)
+            }
+        };
+        if left.is_empty() { Err(denied) } else { Ok(left) }
     }
 
     fn rules_for(&self, caller: &Caller) -> impl Iterator<Item = &Rule> {
@@ -196,33 +290,18 @@ impl Policy {
     }
 
     fn is_for(&self, rule: &Rule, caller: &Caller) -> bool {
-        let named = rule.uid.is_some() || rule.gid.is_some();
+        let named = rule.uid.is_some() || rule.gid.is_some() || rule.unit.is_some();
         named
             && caller.uid() != self.overflow_uid
             && rule.uid.is_none_or(|uid| uid == caller.uid())
-            && rule.gid.is_none_or(|gid| gid == caller.gid())
+            && rule.gid.is_none_or(|gid| caller.is_in_group(gid))
+            && rule.unit.as_deref().is_none_or(|unit| caller.unit() == Some(unit))
     }
 }
 
-impl Services {
-    /// Reads an entry: `*`, `S` or `S:R`. Neither part may be empty.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        if text == "*" {
-            return Some(Self::All);
-        }
-        match text.split_once(':') {
-            None => ServiceName::parse(text).map(Self::Whole),
-            Some((service, role)) => Some(Self::Role(ServiceName::parse(service)?, RoleName::parse(role)?)),
-        }
-    }
-
-    fn covers(&self, request: &TokenRequest) -> bool {
-        match self {
-            Self::All => true,
-            Self::Whole(service) => *service == request.service,
-            Self::Role(service, role) => *service == request.service && request.role.as_ref() == Some(role),
-        }
+impl Rule {
+    fn covers(&self, service: &ServiceName, role: Option<&RoleName>) -> bool {
+        self.services.iter().any(|entitlement| entitlement.covers(service, role))
     }
 }
 

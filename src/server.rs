@@ -51,7 +51,7 @@ pub struct Limits {
 }
 
 /// Who sent a request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Peer {
     /// A local process.
     Local(Caller),
@@ -73,7 +73,7 @@ pub trait Handler: Send + Sync + 'static {
     /// The answer; every failure is an answer too.
     fn answer(
         self: &Arc<Self>,
-        peer: Peer,
+        peer: &Peer,
         memory: &Mutex<Self::Memory>,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
@@ -193,15 +193,15 @@ where
     H: Handler,
 {
     let shared = Arc::new(Conversation::<H>::default());
-    let (conversation, stopping) = (Arc::clone(&shared), tasks.clone());
+    let (conversation, stopping, peer) = (Arc::clone(&shared), tasks.clone(), Arc::new(peer));
     let service = service_fn(move |request| {
         if !conversation.begun.swap(true, Ordering::Relaxed) {
             conversation.has_begun.notify_one();
         }
-        let (handler, conversation, stopping) =
-            (Arc::clone(&handler), Arc::clone(&conversation), stopping.clone());
+        let (handler, conversation, stopping, peer) =
+            (Arc::clone(&handler), Arc::clone(&conversation), stopping.clone(), Arc::clone(&peer));
         async move {
-            let mut answer = handler.answer(peer, &conversation.memory, request).await;
+            let mut answer = handler.answer(&peer, &conversation.memory, request).await;
             if stopping.is_stopping() {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }

@@ -19,10 +19,13 @@ mod callers;
 /// Every key.
 pub mod keys;
 mod reader;
+/// `[run_passes]`.
+pub mod run_passes;
 mod servers;
 mod services;
 
 use reader::{Problems, Section};
+use run_passes::RunPasses;
 
 /// Where the configuration is when nobody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/bursar/bursar.toml";
@@ -47,6 +50,8 @@ pub struct Settings {
     pub services: Vec<Service>,
     /// The rules.
     pub callers: Vec<Rule>,
+    /// Which run passes are believed, if any.
+    pub run_passes: Option<RunPasses>,
     /// When tokens are refreshed.
     pub life: Life,
     /// How long one process may hold a grant's refresh.
@@ -186,7 +191,8 @@ impl Settings {
         let servers = servers::read(&root, lease);
         let proxies = servers::proxies(&root);
         let services = services::read(&root, &servers);
-        let callers = callers::read(&root, &services);
+        let run_passes = run_passes::read(&root);
+        let callers = callers::read(&root, &services, root.has("run_passes"));
         let fixed = Fixed {
             max_connections: socket.number("max_connections", 1024, 1..=100_000),
             max_connections_per_uid: socket.number("max_connections_per_uid", 256, 1..=100_000),
@@ -205,6 +211,7 @@ impl Settings {
             proxies,
             services,
             callers,
+            run_passes,
             life: read_life(&refresh),
             lease,
             event_streams: limits.number("event_streams", 64, 0..=100_000),

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::Gid;
 use tokio::net::UnixListener;
 
-use crate::caller::Caller;
+use crate::caller::{Caller, Look};
 use crate::server::{Listener, Peer};
 
 /// The kernel's limit on a socket's path (`sun_path` less its end).
@@ -37,6 +37,15 @@ pub struct Config {
 pub struct Listening {
     listener: UnixListener,
     bound: Option<Bound>,
+    look: Look,
+}
+
+impl Listening {
+    /// Whoever connects is looked at like this.
+    #[must_use]
+    pub fn looking(self, look: Look) -> Self {
+        Self { look, ..self }
+    }
 }
 
 /// A socket's file that we made; it goes when this is dropped.
@@ -81,7 +90,7 @@ pub fn open(config: &Config, inherited: &mut Vec<StdListener>) -> Result<Listeni
     }
     let listening = listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener));
     let failed = |error| format!("{}: can't be listened on: {error}", config.path.display());
-    Ok(Listening { listener: listening.map_err(failed)?, bound: None })
+    Ok(Listening { listener: listening.map_err(failed)?, bound: None, look: Look::default() })
 }
 
 /// What to say of an inherited socket that nobody wanted.
@@ -139,7 +148,7 @@ pub fn bind(config: &Config) -> Result<Listening, String> {
     };
     let listener = listening().map_err(|error| failed("can't be listened on", &error))?;
     let bound = Bound { path: path.clone(), inode: (metadata.dev(), metadata.ino()), _lock: lock };
-    Ok(Listening { listener, bound: Some(bound) })
+    Ok(Listening { listener, bound: Some(bound), look: Look::default() })
 }
 
 /// The staging directory makes a path longer than the kernel takes where the final one just fits: then it is named by
@@ -223,7 +232,7 @@ impl Listener for Listening {
 
     async fn next(&self) -> io::Result<(Self::Stream, Peer)> {
         let (stream, _unnamed) = self.listener.accept().await?;
-        let caller = Caller::of(&stream)?;
+        let caller = Caller::of(&stream, &self.look)?;
         Ok((stream, Peer::Local(caller)))
     }
 

@@ -13,8 +13,8 @@ use async_trait::async_trait;
 
 use crate::clock::{Moment, Timestamp};
 use crate::model::{
-    EndReason, Expiry, Grant, GrantId, GrantKey, Issued, RoleName, Rotation, Scope, ServiceName, TokenKey,
-    UserName,
+    EndReason, Expiry, Grant, GrantId, GrantKey, Issued, RoleName, Rotation, RunId, Scope, ServiceName,
+    TokenKey, UserName,
 };
 use crate::secret::{Digest, Secret};
 
@@ -164,6 +164,16 @@ pub trait Store: Send + Sync {
 
     /// Lets go of files and locks once everything in progress is done.
     async fn close(&self);
+}
+
+/// The workflow platform's runs that are over, beside the grants.
+#[async_trait]
+pub trait RunStore: Send + Sync {
+    /// Remembers `until` then, or longer if it was to be longer, that a run is over.
+    async fn end_run(&self, run: &RunId, until: Timestamp, now: Timestamp) -> Result<(), StoreError>;
+
+    /// Those that are remembered beyond `now`.
+    async fn ended_runs(&self, now: Timestamp) -> Result<Vec<(RunId, Timestamp)>, StoreError>;
 }
 
 /// Which grants to list.

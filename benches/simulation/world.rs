@@ -9,14 +9,15 @@ use std::time::Duration;
 use bursar::authorization_server::AuthorizationServer;
 use bursar::broker::{Broker, Wanted};
 use bursar::cache::TokenCache;
-use bursar::caller::Caller;
+use bursar::caller::{Caller, Look};
 use bursar::clock::{Clock, Timestamp};
 use bursar::entropy::{Entropy, SeededEntropy};
 use bursar::metrics::Metrics;
 use bursar::model::{
-    Failure, GrantKey, Kind, Life, RoleName, Scope, Service, ServiceName, SpeaksFor, TokenKey, UserName,
+    Entitlement, Failure, GrantKey, Kind, Life, RoleName, Scope, Service, ServiceName, SpeaksFor, TokenKey,
+    UserName,
 };
-use bursar::policy::{Pattern, Permit, Policy, Rule, Services, TokenRequest};
+use bursar::policy::{Pattern, Permit, Policy, Rule, Shown, TokenRequest};
 use bursar::ready::Ready;
 use bursar::refresh::plan::Recovery;
 use bursar::refresh::setup::{ServerSetup, Setup};
@@ -209,16 +210,16 @@ pub(crate) fn caller() -> Caller {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
     let _inside = runtime.enter();
     let (ours, _theirs) = tokio::net::UnixStream::pair().unwrap();
-    Caller::of(&ours).unwrap()
+    Caller::of(&ours, &Look::default()).unwrap()
 }
 
 /// One for each key.
 fn permits(caller: &Caller, service: &Service, keys: &[TokenKey]) -> Vec<Permit> {
     let rule = Rule {
         uid: Some(caller.uid()),
-        gid: None,
-        services: vec![Services::All],
+        services: vec![Entitlement::All],
         users: vec![Pattern::new("*")],
+        ..Rule::default()
     };
     let services = HashMap::from([(service.name.clone(), Arc::new(service.clone()))]);
     let policy = Policy::new(vec![rule], services, u32::MAX);
@@ -228,7 +229,7 @@ fn permits(caller: &Caller, service: &Service, keys: &[TokenKey]) -> Vec<Permit>
             user: Some(key.grant.user.clone()),
             role: key.role.clone(),
         };
-        policy.permit(caller, request).unwrap()
+        policy.permit(caller, request, &Shown::Nothing).unwrap()
     };
     keys.iter().map(permit).collect()
 }

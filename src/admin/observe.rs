@@ -87,7 +87,7 @@ impl Handler for Observe {
 
     async fn answer(
         self: &Arc<Self>,
-        _peer: Peer,
+        _peer: &Peer,
         _memory: &Mutex<()>,
         request: Request<Incoming>,
     ) -> Response<Full<Bytes>> {

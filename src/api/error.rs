@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::header::{ALLOW, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
@@ -98,6 +98,13 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, "access_denied", "no rule allows this caller to have that token")
     }
 
+    /// The run pass is missing or not good (RFC 6750 §3).
+    fn run_pass(error: &'static str, detail: impl Into<String>) -> Self {
+        let mut problem = Self::new(StatusCode::UNAUTHORIZED, error, detail);
+        problem.0.header = Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
+        problem
+    }
+
     /// Nothing is there.
     #[must_use]
     pub fn not_found(detail: &str) -> Self {
@@ -179,6 +186,18 @@ impl From<Denied> for Problem {
         match denied {
             Denied::NoRule => Self::access_denied(),
             Denied::UnknownService => Self::unknown_service(),
+            Denied::PassRequired => {
+                Self::run_pass("run_pass_required", "this needs a run pass: Authorization: Bearer")
+            }
+            Denied::BadPass(why) => {
+                Self::run_pass("run_pass_invalid", format!("the run pass is not taken: {why}"))
+            }
+            Denied::PassUnknown => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "authorization_server_unavailable",
+                "the keys of run passes can't be had now (run_passes.jwks_url)",
+            )
+            .retry_after(Duration::from_secs(1)),
             Denied::UnknownRole => Self::invalid_parameter("role", "the service has no such role"),
             Denied::UserMissing => Self::invalid_parameter("user", "missing"),
             Denied::NoUsers => Self::invalid_parameter("user", "the service's tokens speak for no user"),

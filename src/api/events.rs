@@ -22,7 +22,8 @@ use crate::api::{Api, Terms, token};
 use crate::broker::Wanted;
 use crate::caller::Caller;
 use crate::model::{Failure, RequestId};
-use crate::policy::{Permit, TokenRequest};
+use crate::policy::{Permit, Shown, TokenRequest};
+use crate::runs::{self, Bearer};
 
 pub(super) const PATH: &str = "/v1/token/events";
 const BEAT: Duration = Duration::from_secs(15);
@@ -79,7 +80,7 @@ impl Body for Events {
     }
 }
 
-pub(super) fn open(
+pub(super) async fn open(
     api: &Arc<Api>,
     caller: &Caller,
     request: &Parts,
@@ -88,18 +89,21 @@ pub(super) fn open(
     let query = Query::parse(request.uri.query(), &["service", "user", "role"])?;
     let asked = token::asked(&query)?;
     let terms = api.terms.load_full();
-    let permit = token::permit(api, &terms, caller, asked.clone())?;
+    let bearer = runs::bearer(&request.headers);
+    let shown = api.shown(&terms, caller, &bearer).await;
+    let permit = token::permit(api, &terms, caller, asked.clone(), &shown)?;
     let seat = api.streams.take(caller.uid(), terms.event_streams).ok_or_else(|| {
         api.metrics.requests_refused.with_label_values(&["event_streams"]).inc();
         Problem::too_many_requests("too many event streams")
     })?;
     // One event on its way: who does not take it gets no further ones.
     let (events, receiver) = mpsc::channel(1);
-    let stream = Stream { api: Arc::clone(api), caller: *caller, asked, id: id.clone(), events };
-    let tasks = api.tasks.clone();
-    api.tasks.spawn(async move {
+    let (api, caller) = (Arc::clone(api), caller.clone());
+    let stream = Stream { api, caller, asked, bearer, id: id.clone(), events };
+    let tasks = stream.api.tasks.clone();
+    tasks.clone().spawn(async move {
         tokio::select! {
-            () = stream.run(permit, terms) => {}
+            () = stream.run(permit, terms, shown) => {}
             () = tasks.stopping() => {}
         }
         drop(seat);
@@ -114,6 +118,7 @@ struct Stream {
     api: Arc<Api>,
     caller: Caller,
     asked: TokenRequest,
+    bearer: Bearer,
     id: RequestId,
     events: mpsc::Sender<Bytes>,
 }
@@ -127,19 +132,25 @@ enum Said {
 }
 
 impl Stream {
-    async fn run(&self, permit: Permit, mut terms: Arc<Terms>) {
+    async fn run(&self, permit: Permit, mut terms: Arc<Terms>, mut shown: Shown) {
         let (broker, key) = (&self.api.broker, permit.key());
         // Before the first look, so that nothing happens in between.
-        let mut changes = broker.changes(key);
+        let (mut changes, mut runs) = (broker.changes(key), self.api.ended.changes());
         let (mut said, mut look) = (Said::Nothing, true);
         let mut beat = tokio::time::interval_at(Instant::now() + BEAT, BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if !Arc::ptr_eq(&terms, &self.api.terms.load()) {
                 terms = self.api.terms.load_full();
-                if terms.policy.permit(&self.caller, self.asked.clone()).is_err() {
+                shown = self.api.shown(&terms, &self.caller, &self.bearer).await;
+                if terms.policy.permit(&self.caller, self.asked.clone(), &shown).is_err() {
                     return;
                 }
+            }
+            if let Shown::Pass(pass) = &shown
+                && terms.passes.still(pass).is_err()
+            {
+                return;
             }
             if look {
                 let wanted = Wanted::default();
@@ -152,6 +163,10 @@ impl Stream {
                 };
                 if !Arc::ptr_eq(&terms, &self.api.terms.load()) {
                     // Another configuration has come meanwhile: first whether it still allows this.
+                    continue;
+                }
+                if runs.has_changed().unwrap_or(false) {
+                    runs.mark_unchanged();
                     continue;
                 }
                 let event = match vended {
@@ -189,6 +204,7 @@ impl Stream {
                         return;
                     }
                 }
+                _ended = runs.changed() => {}
                 () = self.events.closed() => return,
             }
         }

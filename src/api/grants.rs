@@ -15,7 +15,7 @@ use crate::api::query::Query;
 use crate::api::{Api, answer};
 use crate::caller::Caller;
 use crate::model::{Expiry, Grant, GrantKey, GrantState, ServiceName, UserName};
-use crate::policy::Allowed;
+use crate::policy::{Allowed, Shown};
 use crate::store::Which;
 
 /// Grants on a page, unless asked otherwise, and at most.
@@ -35,17 +35,17 @@ pub(super) async fn list(
     let mut after = read_cursor(&query)?;
     let limit = query.number("limit", LARGEST_PAGE)?.unwrap_or(PAGE) as usize;
     let terms = api.terms.load_full();
-    let mut allowed = terms.policy.allowed(caller);
-    allowed.retain(|allowed| {
-        allowed.service.has_users()
-            && service.as_ref().is_none_or(|service| allowed.service.name == *service)
-            && user.as_ref().is_none_or(|user| allowed.is_about(Some(user)))
+    let shown = api.shown_in(&terms, caller, request).await;
+    let allowed = terms.policy.usable(caller, &shown, service.as_ref(), |allowed| {
+        allowed.service.has_users() && user.as_ref().is_none_or(|user| allowed.is_about(Some(user)))
+    })?;
+    let first = allowed.first().map(|first| &first.service.name);
+    let only = allowed.iter().all(|other| Some(&other.service.name) == first);
+    let user = user.or_else(|| match &shown {
+        Shown::Pass(pass) => Some(pass.user().clone()),
+        Shown::Nothing | Shown::Bad(_) | Shown::Unknown => None,
     });
-    let Some(first) = allowed.first() else {
-        return Err(terms.policy.nothing_allowed(caller, service.as_ref()).into());
-    };
-    let only = allowed.iter().all(|other| other.service.name == first.service.name);
-    let which = Which { service: only.then(|| first.service.name.clone()), user, ..Which::default() };
+    let which = Which { service: first.filter(|_| only).cloned(), user, ..Which::default() };
     let (mut grants, mut rows, mut more) = (Vec::new(), 0, true);
     while more && grants.len() < limit && rows < MOST_ROWS {
         let page = api.store.grants(&which, after.as_ref(), LARGEST_PAGE).await?;

@@ -38,14 +38,9 @@ pub(super) async fn introspect(
     let token = Secret::new(token.to_owned());
     let service = form.service()?;
     let terms = api.terms.load_full();
-    let allowed = terms.policy.allowed(caller);
-    let wanted: Vec<&Allowed<'_>> = allowed
-        .iter()
-        .filter(|allowed| service.as_ref().is_none_or(|service| allowed.service.name == *service))
-        .collect();
-    if wanted.is_empty() {
-        return Err(terms.policy.nothing_allowed(caller, service.as_ref()).into());
-    }
+    let shown = api.shown_in(&terms, caller, request).await;
+    let allowed = terms.policy.usable(caller, &shown, service.as_ref(), |_| true)?;
+    let wanted: Vec<&Allowed<'_>> = allowed.iter().collect();
     let looking = look(api, &wanted, &token);
     let found =
         tokio::time::timeout(terms.request_timeout, looking).await.unwrap_or(Err(Failure::Timeout))?;

@@ -10,12 +10,23 @@ use crate::api::error::Problem;
 use crate::api::query::Query;
 use crate::api::{Api, answer};
 use crate::caller::Caller;
-use crate::policy::{Allowed, Pattern};
+use crate::policy::{Allowed, Denied, Pattern, Shown};
 
-pub(super) fn list(api: &Api, caller: &Caller, request: &Parts) -> Result<Response<Full<Bytes>>, Problem> {
+pub(super) async fn list(
+    api: &Api,
+    caller: &Caller,
+    request: &Parts,
+) -> Result<Response<Full<Bytes>>, Problem> {
     Query::parse(request.uri.query(), &[])?;
     let terms = api.terms.load_full();
-    let services: Vec<Value> = terms.policy.allowed(caller).iter().map(describe).collect();
+    let shown = api.shown_in(&terms, caller, request).await;
+    let pass = match &shown {
+        Shown::Nothing => None,
+        Shown::Pass(pass) => Some(&**pass),
+        Shown::Bad(why) => return Err(Denied::BadPass(*why).into()),
+        Shown::Unknown => return Err(Denied::PassUnknown.into()),
+    };
+    let services: Vec<Value> = terms.policy.allowed(caller, pass).iter().map(describe).collect();
     Ok(answer::json(StatusCode::OK, &json!({ "services": services })))
 }
 
@@ -23,7 +34,10 @@ pub(super) fn list(api: &Api, caller: &Caller, request: &Parts) -> Result<Respon
 fn describe(allowed: &Allowed<'_>) -> Value {
     let service = allowed.service;
     let roles: Vec<&str> = allowed.roles.iter().map(|role| role.as_str()).collect();
-    let users: Vec<&str> = allowed.users.iter().map(Pattern::as_str).collect();
+    let users: Vec<&str> = match allowed.only {
+        Some(user) => vec![user.as_str()],
+        None => allowed.users.iter().map(Pattern::as_str).collect(),
+    };
     json!({
         "service": service.name.as_str(),
         "kind": service.kind.as_str(),
@@ -32,6 +46,6 @@ fn describe(allowed: &Allowed<'_>) -> Value {
         "roles": roles,
         // Nobody's: the tokens speak for the client itself.
         "users": service.has_users().then_some(users),
-        "run_pass": "none",
+        "run_pass": if allowed.needs_pass { "required" } else { "none" },
     })
 }

@@ -13,7 +13,7 @@ use crate::api::query::Query;
 use crate::api::{Api, Memory, Terms, again, answer};
 use crate::broker::Wanted;
 use crate::caller::Caller;
-use crate::policy::{Permit, TokenRequest};
+use crate::policy::{Permit, Shown, TokenRequest};
 
 pub(super) const PATH: &str = "/v1/token";
 const PARAMETERS: [&str; 5] = ["service", "user", "role", "min_ttl", "rejected"];
@@ -28,7 +28,8 @@ pub(super) async fn vend(
     let asked = asked(&query)?;
     let wanted = Wanted { min_ttl: query.seconds("min_ttl")?, rejected: query.digest("rejected")? };
     let terms = api.terms.load_full();
-    let permit = permit(api, &terms, caller, asked)?;
+    let shown = api.shown_in(&terms, caller, request).await;
+    let permit = permit(api, &terms, caller, asked, &shown)?;
     let (held, now) = api.broker.vend(&permit, &wanted, terms.request_timeout).await?;
     let token = &held.token;
     tracing::debug!(grant = %permit.key().grant, role = ?permit.key().role, version = token.version, "vended");
@@ -57,9 +58,10 @@ pub(super) fn permit(
     terms: &Terms,
     caller: &Caller,
     asked: TokenRequest,
+    shown: &Shown,
 ) -> Result<Permit, Problem> {
     let service = asked.service.clone();
-    terms.policy.permit(caller, asked).map_err(|denied| {
+    terms.policy.permit(caller, asked, shown).map_err(|denied| {
         let label = if terms.policy.service(&service).is_some() { service.as_str() } else { "unknown" };
         let problem = Problem::from(denied);
         api.metrics.token_requests.with_label_values(&[label, problem.error()]).inc();

@@ -9,10 +9,12 @@ use tokio::sync::Mutex;
 use crate::admin::Reload;
 use crate::api::{Api, Terms};
 use crate::app::open::setup;
-use crate::app::{Ports, policy};
+use crate::app::{Ports, terms};
+use crate::caller::Look;
 use crate::metrics::Metrics;
 use crate::refresh::Engine;
 use crate::refresh::setup::Setup;
+use crate::runs::ended::EndedRuns;
 use crate::settings::{Fixed, Problem, Settings};
 
 /// Reads it again, and knows whom to tell.
@@ -21,6 +23,7 @@ pub(super) struct Reloader {
     pub(super) fixed: Fixed,
     pub(super) engine: Engine,
     pub(super) api: Arc<Api>,
+    pub(super) look: Look,
     pub(super) ports: Ports,
     pub(super) metrics: Arc<Metrics>,
     /// One at a time.
@@ -50,11 +53,12 @@ impl Reloader {
     async fn swap(&self) -> Result<(), Vec<String>> {
         let path = self.path.clone().ok_or_else(|| vec!["it came from no file".to_owned()])?;
         let (ports, metrics) = (self.ports.clone(), Arc::clone(&self.metrics));
-        let fixed = self.fixed.clone();
+        let (fixed, ended) = (self.fixed.clone(), Arc::clone(&self.api.ended));
         // Files, users and groups are looked up: requests go on meanwhile.
-        let read = tokio::task::spawn_blocking(move || read(&path, &fixed, &ports, &metrics)).await;
+        let read = tokio::task::spawn_blocking(move || read(&path, &fixed, &ports, &metrics, &ended)).await;
         let (setup, terms) = read.map_err(|error| vec![error.to_string()])??;
         self.engine.replace(setup);
+        self.look.closely(terms.policy.looks_closely());
         self.api.terms.store(Arc::new(terms));
         Ok(())
     }
@@ -65,6 +69,7 @@ fn read(
     fixed: &Fixed,
     ports: &Ports,
     metrics: &Arc<Metrics>,
+    ended: &Arc<EndedRuns>,
 ) -> Result<(Setup, Terms), Vec<String>> {
     let say = |problem: &Problem| format!("{}: {problem}", path.display());
     let mut settings =
@@ -75,10 +80,6 @@ fn read(
         return Err(changed.iter().map(say).collect());
     }
     let setup = setup(&mut settings, ports, metrics).map_err(|error| vec![error])?;
-    let terms = Terms {
-        policy: policy(&settings, &setup),
-        request_timeout: settings.request_timeout,
-        event_streams: settings.event_streams,
-    };
+    let terms = terms(&settings, &setup, ports, ended).map_err(|error| vec![error])?;
     Ok((setup, terms))
 }

@@ -19,7 +19,7 @@ const LONGEST_TRUST: Duration = Duration::from_hours(24);
 
 /// The set in use and when it was looked for.
 #[derive(Default)]
-pub(super) struct Keys {
+pub struct Keys {
     state: Mutex<State>,
 }
 
@@ -33,7 +33,7 @@ struct State {
 
 /// Why the keys are wanted.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Want {
+pub enum Want {
     /// For a token; what is there will do while it is fresh.
     Usual,
     /// For a token whose `kid` is not in the set.
@@ -42,12 +42,12 @@ pub(super) enum Want {
 
 impl Keys {
     /// The set in use.
-    pub(super) fn current(&self) -> Option<Arc<KeySet>> {
+    pub fn current(&self) -> Option<Arc<KeySet>> {
         self.lock().set.clone()
     }
 
     /// Whether to fetch now.
-    pub(super) fn wants_fetch(&self, want: Want, now: &Moment) -> bool {
+    pub fn wants_fetch(&self, want: Want, now: &Moment) -> bool {
         let state = self.lock();
         let within =
             |at: Option<Moment>, wait| at.is_some_and(|at| now.since(&at).is_some_and(|age| age < wait));
@@ -61,7 +61,7 @@ impl Keys {
     }
 
     /// A fetch has ended, well or not: counts against the cooldown either way.
-    pub(super) fn fetched(&self, want: Want, now: &Moment) {
+    pub fn fetched(&self, want: Want, now: &Moment) {
         let mut state = self.lock();
         state.fetched = Some(*now);
         if want == Want::Unknown {
@@ -70,7 +70,7 @@ impl Keys {
     }
 
     /// Takes a good set into use.
-    pub(super) fn replace(&self, set: KeySet, headers: &HeaderMap, now: &Moment) {
+    pub fn replace(&self, set: KeySet, headers: &HeaderMap, now: &Moment) {
         let mut state = self.lock();
         state.fresh_until = Some(now.boot + trust(headers));
         state.set = Some(Arc::new(set));

@@ -38,6 +38,9 @@ pub(super) enum Command {
     /// List, show, import, refresh and revoke grants, by the admin socket
     #[command(subcommand, after_help = "Example:\n  bursar grant list --service snowflake")]
     Grant(GrantCommand),
+    /// End a run of the workflow platform, by the admin socket
+    #[command(subcommand, after_help = "Example:\n  bursar run end 7f3a9c1e")]
+    Run(RunCommand),
     /// The running sidecar at a glance, by the admin socket
     #[command(after_help = "Example:\n  bursar status")]
     Status {
@@ -84,6 +87,9 @@ pub(super) struct VendingSocket {
     /// The vending socket
     #[arg(long, value_name = "PATH", env = "BURSAR_SOCKET", default_value = "/run/bursar/bursar.sock")]
     pub(super) socket: PathBuf,
+    /// The file with the run pass to show
+    #[arg(long, value_name = "FILE", env = "BURSAR_RUN_PASS_FILE")]
+    pub(super) run_pass_file: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -231,6 +237,18 @@ pub(super) struct OneGrant {
     pub(super) user: String,
     #[command(flatten)]
     pub(super) socket: AdminSocket,
+}
+
+#[derive(Subcommand)]
+pub(super) enum RunCommand {
+    /// From now on there is no token for that run's pass
+    #[command(after_help = "Example:\n  bursar run end 7f3a9c1e")]
+    End {
+        /// The run: its pass's `jti`
+        id: String,
+        #[command(flatten)]
+        socket: AdminSocket,
+    },
 }
 
 #[derive(Subcommand)]

@@ -4,14 +4,16 @@ use std::path::Path;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
-use hyper::header::HOST;
+use hyper::header::{AUTHORIZATION, HOST, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::net::UnixStream;
 
+use crate::cli::arguments::VendingSocket;
 use crate::cli::{Exit, terminal};
+use crate::secret::Secret;
 
 /// What RFC 3986 lets stand in a path or query as it is.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'@');
@@ -36,11 +38,29 @@ pub(super) async fn ask(
     target: &str,
     body: Option<Value>,
 ) -> Result<Value, Refused> {
-    let answer = send(socket, method, target, body).await.map_err(|error| {
+    told(socket, send(socket, method, target, body).await)
+}
+
+/// Asks as a worker does, with the run pass if there is one.
+pub(super) async fn ask_as_worker(socket: &VendingSocket, target: &str) -> Result<Value, Refused> {
+    let pass = match &socket.run_pass_file {
+        None => None,
+        Some(file) => match std::fs::read_to_string(file) {
+            Ok(pass) => Some(Secret::new(pass.trim().to_owned())),
+            Err(error) => {
+                terminal::err(&format!("bursar: {}: {error}", file.display()));
+                return Err(Refused { exit: Exit::Usage, problem: Value::Null });
+            }
+        },
+    };
+    told(&socket.socket, exchange(&socket.socket, Method::GET, target, None, pass).await)
+}
+
+fn told(socket: &Path, answer: Result<(StatusCode, Value), String>) -> Result<Value, Refused> {
+    let (status, body) = answer.map_err(|error| {
         terminal::err(&format!("bursar: {}: {error}", socket.display()));
         Refused { exit: Exit::Unavailable, problem: Value::Null }
     })?;
-    let (status, body) = answer;
     if status.is_success() { Ok(body) } else { Err(Refused { exit: refused(status, &body), problem: body }) }
 }
 
@@ -51,6 +71,16 @@ pub(super) async fn send(
     target: &str,
     body: Option<Value>,
 ) -> Result<(StatusCode, Value), String> {
+    exchange(socket, method, target, body, None).await
+}
+
+async fn exchange(
+    socket: &Path,
+    method: Method,
+    target: &str,
+    body: Option<Value>,
+    pass: Option<Secret>,
+) -> Result<(StatusCode, Value), String> {
     let stream = UnixStream::connect(socket).await.map_err(|error| {
         let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
         let advice = if denied { "is this user in the socket's group?" } else { "is the sidecar running?" };
@@ -59,7 +89,11 @@ pub(super) async fn send(
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| error.to_string())?;
     let body = body.map(|body| body.to_string()).unwrap_or_default();
-    let request = Request::builder().method(method).uri(target).header(HOST, "bursar");
+    let mut request = Request::builder().method(method).uri(target).header(HOST, "bursar");
+    if let Some(pass) = pass {
+        let bearer = HeaderValue::from_str(&format!("Bearer {}", pass.expose()));
+        request = request.header(AUTHORIZATION, bearer.map_err(|_| "the run pass is not one line of text")?);
+    }
     let request = request.body(Full::new(Bytes::from(body))).map_err(|error| error.to_string())?;
     let answer = async {
         let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;

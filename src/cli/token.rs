@@ -1,6 +1,5 @@
 //! `bursar token`
 
-use hyper::Method;
 use serde_json::Value;
 
 use crate::cli::arguments::{Format, TokenArgs};
@@ -19,7 +18,7 @@ pub(super) async fn token(args: TokenArgs) -> Exit {
     if let Some(min_ttl) = args.min_ttl {
         target.push_str(&format!("&min_ttl={}", min_ttl.as_secs()));
     }
-    let answer = match client::ask(&args.socket.socket, Method::GET, &target, None).await {
+    let answer = match client::ask_as_worker(&args.socket, &target).await {
         Ok(answer) => answer,
         Err(refused) => return refused.exit,
     };

@@ -50,9 +50,7 @@ pub enum BadKeySet {
     #[error("not a key set (RFC 7517)")]
     NotAKeySet,
     /// Nothing in it could verify a token.
-    #[error(
-        "no usable key: one with a `kid` for one of signing_algorithms is needed, RSA with at least 2048 bits"
-    )]
+    #[error("no usable key: one for one of signing_algorithms is needed, RSA with at least 2048 bits")]
     NothingUsable,
 }
 
@@ -85,12 +83,16 @@ impl KeySet {
         self.algorithms.contains(&algorithm)
     }
 
-    /// The key that a token's header names; `kid` is compared byte for byte.
+    /// The key that a token's header names; `kid` is compared byte for byte. A token that names none gets the key without
+    /// a name, if there is one.
     ///
     /// # Errors
     /// Where there is none that may be used with `algorithm`.
     pub fn find(&self, kid: Option<&str>, algorithm: SigningAlgorithm) -> Result<&DecodingKey, NoKey> {
-        let found = self.keys.get(kid.ok_or(NoKey::Unnamed)?).ok_or(NoKey::Unknown)?;
+        let found = match kid {
+            Some(kid) => self.keys.get(kid).ok_or(NoKey::Unknown)?,
+            None => self.keys.get("").ok_or(NoKey::Unnamed)?,
+        };
         let key = found.as_ref().map_err(|why| NoKey::Unacceptable(why))?;
         if key.algorithms.contains(&algorithm) {
             Ok(&key.decoding)
@@ -110,7 +112,8 @@ impl KeySet {
 fn read(jwk: &Value, allowed: &[SigningAlgorithm]) -> Option<(String, Result<Key, &'static str>)> {
     use SigningAlgorithm::{EdDsa, Es256, Ps256, Rs256};
     let text = |name: &str| jwk.get(name).and_then(Value::as_str);
-    let kid = text("kid")?.to_owned();
+    // RFC 7517 §4.5: optional, and a set of one key needs none.
+    let kid = text("kid").unwrap_or_default().to_owned();
     if text("use").is_some_and(|usage| usage != "sig") {
         return None;
     }
@@ -134,6 +137,10 @@ fn read(jwk: &Value, allowed: &[SigningAlgorithm]) -> Option<(String, Result<Key
         }
         EdDsa => DecodingKey::from_ed_components(text("x").unwrap_or_default()).map_err(|_| MALFORMED),
     };
+    // Of what has no name nobody would miss it.
+    if kid.is_empty() && decoding.is_err() {
+        return None;
+    }
     Some((kid, decoding.map(|decoding| Key { decoding, algorithms })))
 }
 
@@ -178,6 +185,13 @@ mod tests {
         assert!(set.find(Some("a"), Rs256).is_ok());
         assert_eq!(set.find(Some("A"), Rs256).err(), Some(NoKey::Unknown));
         assert_eq!(set.find(None, Rs256).err(), Some(NoKey::Unnamed));
+    }
+
+    #[test]
+    fn a_key_without_a_name_is_for_tokens_that_name_none() {
+        let set = parse(&format!("{}, {}", rsa("", 256).replace(r#""kid":"","#, ""), rsa("a", 256))).unwrap();
+        assert!(set.find(None, Rs256).is_ok());
+        assert_eq!((set.usable(), set.find(Some("b"), Rs256).err()), (2, Some(NoKey::Unknown)));
     }
 
     #[test]

@@ -62,6 +62,11 @@ name! {
     RoleName
 }
 
+name! {
+    /// One run of a workflow: its pass's `jti`.
+    RunId
+}
+
 impl UserName {
     /// Stands where a user's name would be if the token speaks for the client itself (RFC 6749 §4.4). No name that is
     /// parsed is empty.

@@ -31,9 +31,9 @@ fn policy(rules: Vec<Rule>) -> Policy {
 fn rule(uid: u32, services: &[&str], users: &[&str]) -> Rule {
     Rule {
         uid: Some(uid),
-        gid: None,
-        services: services.iter().map(|text| Services::parse(text).unwrap()).collect(),
+        services: services.iter().map(|text| Entitlement::parse(text).unwrap()).collect(),
         users: users.iter().map(|text| Pattern::new(text)).collect(),
+        ..Rule::default()
     }
 }
 
@@ -43,7 +43,7 @@ fn ask(policy: &Policy, uid: u32, service: &str, user: &str, role: Option<&str>)
         user: UserName::parse(user),
         role: role.map(|role| RoleName::parse(role).unwrap()),
     };
-    policy.permit(&Caller::invented(uid, uid), request).map(drop)
+    policy.permit(&Caller::invented(uid, uid), request, &Shown::Nothing).map(drop)
 }
 
 #[test]
@@ -91,10 +91,10 @@ fn uid_and_gid_of_one_rule_must_both_hold() {
         user: UserName::parse("alice"),
         role: None,
     };
-    assert!(policy.permit(&Caller::invented(7, 5), request()).is_ok());
-    assert!(policy.permit(&Caller::invented(7, 6), request()).is_err());
+    assert!(policy.permit(&Caller::invented(7, 5), request(), &Shown::Nothing).is_ok());
+    assert!(policy.permit(&Caller::invented(7, 6), request(), &Shown::Nothing).is_err());
     assert!(
-        policy.permit(&Caller::invented(0, 5), request()).is_err(),
+        policy.permit(&Caller::invented(0, 5), request(), &Shown::Nothing).is_err(),
         "a rule that names nobody is for nobody"
     );
 }
@@ -126,7 +126,7 @@ fn a_caller_is_told_what_each_of_its_rules_allows() {
         rule(8, &["*"], &["*"]),
     ]);
     let told: Vec<(String, bool, usize, usize)> = policy
-        .allowed(&Caller::invented(7, 7))
+        .allowed(&Caller::invented(7, 7), None)
         .iter()
         .map(|one| (one.service.name.to_string(), one.default_scopes, one.roles.len(), one.users.len()))
         .collect();
@@ -140,7 +140,7 @@ fn a_caller_is_told_what_each_of_its_rules_allows() {
         told,
         expected.map(|(name, defaults, roles, users)| (name.to_owned(), defaults, roles, users))
     );
-    assert!(policy.allowed(&Caller::invented(9, 9)).is_empty());
+    assert!(policy.allowed(&Caller::invented(9, 9), None).is_empty());
 }
 
 #[test]
@@ -179,5 +179,185 @@ proptest! {
         let more = [rules.clone(), vec![rule(extra, &["snowflake:PUBLIC"], &["bob"])]].concat();
         let before = ask(&policy(rules), uid, "snowflake", "alice", None);
         prop_assert_eq!(before, ask(&policy(more), uid, "snowflake", "alice", None));
+    }
+}
+
+#[test]
+fn groups_are_primary_and_supplementary_and_a_unit_must_be_the_one_that_is_named() {
+    let of = |rule: Rule| policy(vec![Rule { uid: None, ..rule }]);
+    let asks = |policy: &Policy, caller: &Caller| {
+        let request = TokenRequest {
+            service: ServiceName::parse("snowflake").unwrap(),
+            user: UserName::parse("alice"),
+            role: None,
+        };
+        policy.permit(caller, request, &Shown::Nothing).is_ok()
+    };
+    let plain = || Caller::invented(7, 5);
+    let grouped = of(Rule { gid: Some(9), ..rule(0, &["*"], &["*"]) });
+    assert!(!asks(&grouped, &plain()));
+    assert!(asks(&grouped, &Caller::invented(7, 9)), "the primary group");
+    assert!(asks(&grouped, &plain().with(&[4, 9], None)), "a supplementary one");
+    let united = of(Rule { unit: Some("airflow.service".into()), ..rule(0, &["*"], &["*"]) });
+    assert!(!asks(&united, &plain()), "not looked at, or of a sibling pid namespace");
+    assert!(asks(&united, &plain().with(&[], Some("airflow.service"))));
+    assert!(!asks(&united, &plain().with(&[], Some("user@1000.service"))));
+    let both = of(Rule { gid: Some(9), unit: Some("airflow.service".into()), ..rule(0, &["*"], &["*"]) });
+    assert!(!asks(&both, &plain().with(&[], Some("airflow.service"))));
+    assert!(asks(&both, &plain().with(&[9], Some("airflow.service"))));
+}
+
+fn shown(pass: RunPass) -> Shown {
+    Shown::Pass(Arc::new(pass))
+}
+
+#[test]
+fn refusals_come_in_the_order_rule_pass_role() {
+    let policy = policy(vec![Rule { needs_pass: true, ..rule(7, &["snowflake"], &["*@example.com"]) }]);
+    let ask = |uid: u32, service: &str, user: &str, role: Option<&str>, shown: &Shown| {
+        let request = TokenRequest {
+            service: ServiceName::parse(service).unwrap(),
+            user: UserName::parse(user),
+            role: role.and_then(RoleName::parse),
+        };
+        policy.permit(&Caller::invented(uid, uid), request, shown).err()
+    };
+    let (alice, bob) = ("alice@example.com", "bob@example.com");
+    let pass = shown(RunPass::invented(alice, &["snowflake"]));
+    let bad = Shown::Bad(Unbelieved::Expired);
+    for shown in [&Shown::Nothing, &bad, &Shown::Unknown, &pass] {
+        assert_eq!(ask(8, "snowflake", alice, None, shown), Some(Denied::NoRule), "no rule: {shown:?}");
+        assert_eq!(ask(7, "databricks", alice, None, shown), Some(Denied::NoRule));
+        assert_eq!(ask(7, "snowflake", "alice@example.org", None, shown), Some(Denied::NoRule));
+    }
+    assert_eq!(ask(7, "snowflake", alice, Some("NOSUCH"), &Shown::Nothing), Some(Denied::PassRequired));
+    assert_eq!(ask(7, "snowflake", alice, Some("NOSUCH"), &bad), Some(Denied::BadPass(Unbelieved::Expired)));
+    assert_eq!(ask(7, "snowflake", alice, None, &Shown::Unknown), Some(Denied::PassUnknown));
+    assert_eq!(ask(7, "snowflake", bob, None, &pass), Some(Denied::BadPass(Unbelieved::NotCovered)));
+    assert_eq!(ask(7, "snowflake", alice, Some("NOSUCH"), &pass), Some(Denied::UnknownRole));
+    assert_eq!(ask(7, "snowflake", alice, None, &pass), None);
+    assert_eq!(ask(7, "snowflake", "", None, &pass), None, "whose it is, the pass says");
+    assert_eq!(ask(7, "snowflake", "", None, &Shown::Nothing), Some(Denied::PassRequired));
+    let other = shown(RunPass::invented("alice@example.org", &["*"]));
+    assert_eq!(ask(7, "snowflake", "", None, &other), Some(Denied::NoRule), "and the rule must allow that");
+}
+
+#[test]
+fn a_pass_that_is_shown_counts_where_none_is_needed() {
+    let policy = policy(vec![rule(7, &["*"], &["*"])]);
+    let ask = |shown: &Shown| {
+        let request = TokenRequest {
+            service: ServiceName::parse("snowflake").unwrap(),
+            user: UserName::parse("alice"),
+            role: None,
+        };
+        policy.permit(&Caller::invented(7, 7), request, shown).map(|permit| permit.run().cloned())
+    };
+    assert_eq!(ask(&Shown::Nothing), Ok(None));
+    assert_eq!(ask(&shown(RunPass::invented("alice", &["*"]))), Ok(RunId::parse("run")));
+    assert!(ask(&shown(RunPass::invented("bob", &["*"]))).is_err());
+    assert!(ask(&Shown::Bad(Unbelieved::Signature)).is_err());
+}
+
+const CALLERS: u32 = 3;
+const USERS: [&str; 3] = ["alice@example.com", "bob@example.com", "*"];
+const ENTRIES: [&str; 6] =
+    ["*", "snowflake", "snowflake:ANALYST", "snowflake:PUBLIC", "databricks", "reports"];
+
+/// Every question that these rules could be asked.
+fn questions() -> Vec<(u32, TokenRequest)> {
+    let mut questions = Vec::new();
+    for uid in 0..CALLERS {
+        for service in ["snowflake", "databricks", "reports", "nosuch"] {
+            for user in ["", USERS[0], USERS[1], USERS[2], "carol@example.org"] {
+                for role in [None, Some("ANALYST"), Some("PUBLIC"), Some("NOSUCH")] {
+                    let request = TokenRequest {
+                        service: ServiceName::parse(service).unwrap(),
+                        user: UserName::parse(user),
+                        role: role.and_then(RoleName::parse),
+                    };
+                    questions.push((uid, request));
+                }
+            }
+        }
+    }
+    questions
+}
+
+fn some<T: Clone + std::fmt::Debug + 'static>(of: &'static [T]) -> impl Strategy<Value = Vec<T>> {
+    prop::collection::vec(prop::sample::select(of), 0..3)
+}
+
+fn any_rule() -> impl Strategy<Value = Rule> {
+    let users = &["*", "*@example.com", "alice@example.com", "*o*", "b*"];
+    (0..CALLERS, some(&ENTRIES), some(users), any::<bool>())
+        .prop_map(|(uid, services, users, needs_pass)| Rule { needs_pass, ..rule(uid, &services, &users) })
+}
+
+fn any_rules() -> impl Strategy<Value = Vec<Rule>> {
+    prop::collection::vec(any_rule(), 0..4)
+}
+
+fn any_pass() -> impl Strategy<Value = RunPass> {
+    (prop::sample::select(&USERS), some(&ENTRIES))
+        .prop_map(|(user, services)| RunPass::invented(user, &services))
+}
+
+fn may(policy: &Policy, uid: u32, request: &TokenRequest, shown: &Shown) -> bool {
+    policy.permit(&Caller::invented(uid, uid), request.clone(), shown).is_ok()
+}
+
+proptest! {
+    #[test]
+    fn a_rule_only_ever_adds_and_only_what_it_names(
+        rules in any_rules(), extra in any_rule(), pass in any_pass(), with_pass in any::<bool>(),
+    ) {
+        let shown = if with_pass { shown(pass) } else { Shown::Nothing };
+        let more = policy([rules.clone(), vec![extra.clone()]].concat());
+        let (fewer, alone) = (policy(rules), policy(vec![extra]));
+        for (uid, request) in questions() {
+            let by_either = may(&fewer, uid, &request, &shown) || may(&alone, uid, &request, &shown);
+            prop_assert_eq!(may(&more, uid, &request, &shown), by_either, "{} {:?}", uid, request);
+        }
+    }
+
+    #[test]
+    fn a_pass_only_ever_takes_away(rules in any_rules(), pass in any_pass()) {
+        let free = policy(rules.iter().cloned().map(|rule| Rule { needs_pass: false, ..rule }).collect());
+        let policy = policy(rules);
+        let with_pass = shown(pass.clone());
+        for (uid, mut request) in questions() {
+            let allowed = may(&policy, uid, &request, &with_pass);
+            let has_users = request.service.as_str() != "reports";
+            if request.user.is_none() && has_users {
+                request.user = Some(pass.user().clone());
+            }
+            let by_pass = pass.covers(&request.service, request.role.as_ref())
+                && (!has_users || request.user.as_ref() == Some(pass.user()));
+            prop_assert_eq!(
+                allowed, by_pass && may(&free, uid, &request, &Shown::Nothing), "{} {:?}", uid, request
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_caller_is_told_is_what_it_gets(
+        rules in any_rules(), pass in any_pass(), with_pass in any::<bool>(),
+    ) {
+        let (policy, shown) = (policy(rules), if with_pass { shown(pass) } else { Shown::Nothing });
+        for (uid, request) in questions() {
+            let unspecific = request.user.is_none() && request.service.as_str() != "reports";
+            let contradictory = request.user.is_some() && request.service.as_str() == "reports";
+            if unspecific || contradictory {
+                continue;
+            }
+            let caller = Caller::invented(uid, uid);
+            let told = policy.usable(&caller, &shown, Some(&request.service), |_| true).unwrap_or_default();
+            let covered = told.iter().any(|allowed| {
+                allowed.is_about(request.user.as_ref())
+                    && request.role.as_ref().map_or(allowed.default_scopes, |role| allowed.roles.contains(&role))
+            });
+            prop_assert_eq!(may(&policy, uid, &request, &shown), covered, "{} {:?}", uid, request);
+        }
     }
 }

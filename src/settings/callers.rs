@@ -2,24 +2,41 @@
 
 use nix::unistd::{Group, User};
 
-use crate::caller::overflow_uid;
-use crate::model::Service;
-use crate::policy::{Pattern, Rule, Services};
+use crate::caller::{overflow_gid, overflow_uid};
+use crate::model::{Entitlement, Service};
+use crate::policy::{Pattern, Rule};
 use crate::settings::reader::Section;
 
-pub(super) fn read(root: &Section<'_>, services: &[Service]) -> Vec<Rule> {
-    root.array("callers").iter().map(|section| rule(section, services)).collect()
+pub(super) fn read(root: &Section<'_>, services: &[Service], passes: bool) -> Vec<Rule> {
+    root.array("callers").iter().map(|section| rule(section, services, passes)).collect()
 }
 
-fn rule(section: &Section<'_>, services: &[Service]) -> Rule {
+fn rule(section: &Section<'_>, services: &[Service], passes: bool) -> Rule {
     let rule = Rule {
         uid: either(section, "uid", "user", user),
         gid: either(section, "gid", "group", |section, name| group(section, "group", name)),
+        unit: section.text("systemd_unit"),
         services: entries(section, services),
         users: section.texts("users").unwrap_or_default().iter().map(|text| Pattern::new(text)).collect(),
+        needs_pass: false,
     };
-    if !["uid", "user", "gid", "group"].iter().any(|key| section.has(key)) {
-        section.missing("user", "is missing: say whom the rule is for, by user, uid, group or gid");
+    if !["uid", "user", "gid", "group", "systemd_unit"].iter().any(|key| section.has(key)) {
+        section.missing(
+            "user",
+            "is missing: say whom the rule is for, by user, uid, group, gid or systemd_unit",
+        );
+    }
+    if rule.unit.as_deref().is_some_and(|unit| !is_unit(unit)) {
+        section.problem(
+            "systemd_unit",
+            "must be a system service or scope by its whole name, such as \"airflow-worker.service\"",
+        );
+    }
+    if rule.gid == Some(overflow_gid()) {
+        section.problem(
+            "gid",
+            "is the number of every group that this user namespace does not know; nobody can be told by it",
+        );
     }
     if rule.uid == Some(overflow_uid()) {
         section.problem(
@@ -28,16 +45,19 @@ fn rule(section: &Section<'_>, services: &[Service]) -> Rule {
         );
     }
     let about_users = rule.services.iter().any(|entry| match entry {
-        Services::All => true,
-        Services::Whole(name) | Services::Role(name, _) => {
+        Entitlement::All => true,
+        Entitlement::Whole(name) | Entitlement::Role(name, _) => {
             services.iter().find(|service| service.name == *name).is_none_or(Service::has_users)
         }
     });
     if rule.users.is_empty() && about_users {
         section.missing("users", "is missing: whose tokens it may have, such as [\"*@example.com\"]");
     }
-    match section.choice("run_pass", &["none", "required"]) {
-        Some("required") => section.problem("run_pass", "needs a section [run_passes], which this version does not have"),
+    let run_pass = section.choice("run_pass", &["none", "required"]);
+    match run_pass {
+        Some("required") if !passes => {
+            section.problem("run_pass", "needs a section [run_passes]: who signs run passes, and with which keys");
+        }
         None if !section.has("run_pass") && (about_users || section.has("users")) => section.missing(
             "run_pass",
             "is missing: \"none\" lets every process of this user act for all of `users`; say so if that is meant",
@@ -45,24 +65,31 @@ fn rule(section: &Section<'_>, services: &[Service]) -> Rule {
         _ => {}
     }
     section.finish();
-    rule
+    Rule { needs_pass: run_pass == Some("required"), ..rule }
 }
 
-fn entries(section: &Section<'_>, services: &[Service]) -> Vec<Services> {
+fn is_unit(name: &str) -> bool {
+    let stem = name.strip_suffix(".service").or_else(|| name.strip_suffix(".scope"));
+    stem.is_some_and(|stem| !stem.is_empty()) && !name.contains(['/', '*'])
+}
+
+fn entries(section: &Section<'_>, services: &[Service]) -> Vec<Entitlement> {
     let texts = section.texts("services");
     if texts.as_ref().is_none_or(Vec::is_empty) && (texts.is_some() || !section.has("services")) {
         section.missing("services", "is missing: what it may ask for, such as [\"snowflake:ANALYST\"]");
     }
     let read = |text: &String| {
-        let entry = Services::parse(text);
+        let entry = Entitlement::parse(text);
         let problem = match &entry {
             None => Some(format!("{text:?} is not a service, service:role or \"*\"")),
-            Some(Services::All) => None,
-            Some(Services::Whole(name) | Services::Role(name, _)) => {
+            Some(Entitlement::All) => None,
+            Some(Entitlement::Whole(name) | Entitlement::Role(name, _)) => {
                 let service = services.iter().find(|service| service.name == *name);
                 match (service, &entry) {
                     (None, _) => Some(format!("there is no [services.{name}]")),
-                    (Some(service), Some(Services::Role(_, role))) if !service.roles.contains_key(role) => {
+                    (Some(service), Some(Entitlement::Role(_, role)))
+                        if !service.roles.contains_key(role) =>
+                    {
                         Some(format!("services.{name}.roles has no {role:?}"))
                     }
                     (Some(_), _) => None,

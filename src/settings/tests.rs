@@ -164,6 +164,7 @@ fn uncommented() -> String {
         Some(rest) if rest.split_once(" = ").is_some_and(|(key, _)| key.bytes().all(is_key)) => {
             rest.to_owned()
         }
+        Some(rest) if rest.starts_with('[') => rest.to_owned(),
         _ => line.to_owned(),
     };
     EXAMPLE.lines().map(|line| live(line) + "\n").collect()
@@ -228,7 +229,7 @@ fn the_example_is_a_configuration() {
 #[test]
 fn the_reader_knows_the_keys_that_are_listed() {
     let text = "[socket]\nzz = 1\n[admin]\nzz = 1\n[store]\nzz = 1\n[authorization_servers.x]\nzz = 1\n[services.x]\nzz = 1\n\
-                [[callers]]\nzz = 1\n[refresh]\nzz = 1\n[log]\nzz = 1\n[limits]\nzz = 1\n[notify]\nzz = 1\n";
+                [[callers]]\nzz = 1\n[refresh]\nzz = 1\n[log]\nzz = 1\n[limits]\nzz = 1\n[notify]\nzz = 1\n[run_passes]\nzz = 1\n";
     let mut known = std::collections::BTreeSet::new();
     for problem in problems(text) {
         if let Some((at, keys)) = problem.split_once(": unknown key; known here: ") {

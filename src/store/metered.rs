@@ -7,12 +7,12 @@ use async_trait::async_trait;
 
 use crate::clock::{Clock, Moment, Timestamp};
 use crate::metrics::Metrics;
-use crate::model::{Expiry, Grant, GrantId, GrantKey, RoleName, ServiceName, UserName};
+use crate::model::{Expiry, Grant, GrantId, GrantKey, RoleName, RunId, ServiceName, UserName};
 use crate::ready::{Latch, Ready};
 use crate::secret::Digest;
 use crate::store::{
-    Begun, Candidate, Commit, Committed, InUse, Lease, Newest, PendingRevocation, Settled, Store, StoreError,
-    StoredToken, Tombstone, Unused, Which,
+    Begun, Candidate, Commit, Committed, InUse, Lease, Newest, PendingRevocation, RunStore, Settled, Store,
+    StoreError, StoredToken, Tombstone, Unused, Which,
 };
 
 /// A store that is measured.
@@ -186,5 +186,15 @@ impl<S: Store> Store for MeteredStore<S> {
     }
     async fn close(&self) {
         self.inner.close().await;
+    }
+}
+
+#[async_trait]
+impl<S: Store + RunStore> RunStore for MeteredStore<S> {
+    async fn end_run(&self, run: &RunId, until: Timestamp, now: Timestamp) -> Result<(), StoreError> {
+        self.measured("end_run", self.inner.end_run(run, until, now)).await
+    }
+    async fn ended_runs(&self, now: Timestamp) -> Result<Vec<(RunId, Timestamp)>, StoreError> {
+        self.measured("ended_runs", self.inner.ended_runs(now)).await
     }
 }

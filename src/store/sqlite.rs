@@ -29,6 +29,7 @@ mod candidates;
 mod columns;
 mod file;
 mod revocations;
+mod runs;
 mod upkeep;
 
 use columns::{of_row, role_column};

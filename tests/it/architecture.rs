@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Each module, and the modules that it may name.
-const MAY_NAME: [(&str, &[&str]); 26] = [
+const MAY_NAME: [(&str, &[&str]); 28] = [
     // The ground: nouns, facts and handles that know nothing above them.
     ("clock", &[]),
     ("entropy", &[]),
@@ -17,8 +17,9 @@ const MAY_NAME: [(&str, &[&str]); 26] = [
     ("fail_point", &[]),
     ("model", &["clock", "entropy", "secret"]),
     // Decisions: pure.
-    ("policy", &["caller", "model"]),
     ("jwt", &["clock", "model", "secret"]),
+    ("run_pass", &["clock", "jwt", "model", "secret"]),
+    ("policy", &["caller", "model", "run_pass"]),
     // Ports and adapters: none names another port.
     ("cache", &["clock", "jwt", "model", "secret"]),
     ("flight", &["tasks"]),
@@ -47,14 +48,15 @@ const MAY_NAME: [(&str, &[&str]); 26] = [
         "broker",
         &["authorization_server", "cache", "clock", "jwt", "metrics", "model", "policy", "refresh", "secret"],
     ),
+    ("runs", &["authorization_server", "clock", "jwt", "model", "policy", "run_pass", "secret", "store"]),
     // The edge.
     ("server", &["caller", "metrics", "tasks"]),
     ("socket", &["caller", "server"]),
     (
         "api",
         &[
-            "broker", "caller", "entropy", "jwt", "metrics", "model", "policy", "secret", "server", "store",
-            "tasks",
+            "broker", "caller", "entropy", "jwt", "metrics", "model", "policy", "runs", "secret", "server",
+            "store", "tasks",
         ],
     ),
     (
@@ -65,7 +67,21 @@ const MAY_NAME: [(&str, &[&str]); 26] = [
         ],
     ),
     // The process.
-    ("settings", &["authorization_server", "caller", "jwt", "model", "policy", "secret", "socket", "store"]),
+    (
+        "settings",
+        &[
+            "authorization_server",
+            "caller",
+            "jwt",
+            "model",
+            "policy",
+            "run_pass",
+            "runs",
+            "secret",
+            "socket",
+            "store",
+        ],
+    ),
     ("logging", &["settings"]),
     ("lifecycle", &["app"]),
     (
@@ -84,6 +100,7 @@ const MAY_NAME: [(&str, &[&str]); 26] = [
             "policy",
             "ready",
             "refresh",
+            "runs",
             "server",
             "settings",
             "socket",
@@ -97,8 +114,8 @@ const MAY_NAME: [(&str, &[&str]); 26] = [
 /// What only some modules may name, of the libraries below.
 const CONFINED: [(&str, &[&str]); 9] = [
     ("sqlx::", &["store"]),
-    ("moka::", &["broker", "cache", "refresh"]),
-    ("hyper::", &["server", "api", "admin", "authorization_server", "cli", "dev"]),
+    ("moka::", &["broker", "cache", "refresh", "runs"]),
+    ("hyper::", &["server", "api", "admin", "authorization_server", "cli", "dev", "runs"]),
     ("clap::", &["cli"]),
     ("jsonwebtoken::", &["jwt", "dev"]),
     ("toml::", &["settings"]),

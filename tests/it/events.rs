@@ -10,13 +10,13 @@ use crate::support::sidecar::{Sidecar, request};
 use crate::support::{ALICE, BOB, World};
 
 /// An open stream, or the answer in place of one.
-struct Stream {
+pub(crate) struct Stream {
     lines: BufReader<UnixStream>,
-    head: String,
+    pub(crate) head: String,
 }
 
 impl Stream {
-    async fn open(sidecar: &Sidecar, query: &str) -> Self {
+    pub(crate) async fn open(sidecar: &Sidecar, query: &str) -> Self {
         let mut socket = UnixStream::connect(sidecar.socket()).await.unwrap();
         let request = format!("GET /v1/token/events?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         socket.write_all(request.as_bytes()).await.unwrap();
@@ -29,7 +29,7 @@ impl Stream {
     }
 
     /// The next event's name and data.
-    async fn next(&mut self) -> (String, Value) {
+    pub(crate) async fn next(&mut self) -> (String, Value) {
         let mut name = String::new();
         loop {
             let line = self.line().await.expect("the stream goes on");
@@ -42,7 +42,7 @@ impl Stream {
     }
 
     /// The next line, `None` at the end: an empty chunk, or the connection's.
-    async fn line(&mut self) -> Option<String> {
+    pub(crate) async fn line(&mut self) -> Option<String> {
         let mut line = String::new();
         let reading = self.lines.read_line(&mut line);
         let read = tokio::time::timeout(Duration::from_secs(30), reading).await.expect("something in time");

@@ -28,6 +28,7 @@ mod inherited;
 mod interface;
 mod kills;
 mod lifecycle;
+mod passes;
 mod refusals;
 mod reload;
 mod revoke;

@@ -2,6 +2,7 @@
 
 pub(crate) mod engine;
 pub(crate) mod http;
+pub(crate) mod platform;
 pub(crate) mod sidecar;
 pub(crate) mod store;
 

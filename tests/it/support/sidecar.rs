@@ -213,7 +213,7 @@ pub(crate) async fn request(
 }
 
 fn distrust(reply: &Reply, target: &str) {
-    const ALLOWED: [&str; 9] = [
+    const ALLOWED: [&str; 10] = [
         "content-type",
         "content-length",
         "cache-control",
@@ -223,6 +223,7 @@ fn distrust(reply: &Reply, target: &str) {
         "retry-after",
         "allow",
         "connection",
+        "www-authenticate",
     ];
     for name in reply.headers.keys() {
         assert!(ALLOWED.contains(&name.as_str()), "{target}: header {name}");
