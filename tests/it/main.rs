@@ -10,6 +10,7 @@
 )]
 
 mod architecture;
+mod callers;
 mod client_credentials;
 mod clocks;
 mod commands;

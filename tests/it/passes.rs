@@ -51,7 +51,11 @@ async fn a_pass_narrows_what_the_rule_allows_and_never_widens_it() {
     let elsewhere = key.sign(&claims("run-2", "alice@elsewhere.example", &["*"]));
     let everything = key.sign(&claims("run-3", ALICE, &["*"]));
     let counted = async || {
-        let store = sidecar.counter("bursar_store_operations_total", &[]).await;
+        let asked = async |operation: &str| {
+            let label = format!("operation=\"{operation}\"");
+            sidecar.counter("bursar_store_operations_total", &[&label]).await
+        };
+        let store = asked("grant").await + asked("access_token").await + asked("begin").await;
         let cache = sidecar.counter("bursar_token_request_duration_seconds_count", &[]).await;
         (store.to_bits(), cache.to_bits())
     };
