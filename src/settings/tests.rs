@@ -132,6 +132,11 @@ fn each_mistake_gets_a_sentence_of_its_own() {
         ("user = \"root\"", "user = \"root\"\nuid = 0", "not both"),
         ("user = \"root\"", "uid = 65534", "nobody can be told by it"),
         ("run_pass = \"none\"", "", "is missing"),
+        ("run_pass = \"none\"", "run_pass = \"required\"", "needs a section [run_passes]"),
+        ("user = \"root\"", "gid = 65534", "nobody can be told by it"),
+        ("user = \"root\"", "systemd_unit = \"airflow\"", "by its whole name"),
+        ("user = \"root\"", "systemd_unit = \"a/airflow.service\"", "by its whole name"),
+        ("user = \"root\"", "systemd_unit = \"airflow.slice\"", "by its whole name"),
         ("sqlite:///var/lib/bursar/bursar.db", "mysql://x", "sqlite://"),
         (
             "[store]",
@@ -143,6 +148,30 @@ fn each_mistake_gets_a_sentence_of_its_own() {
         assert!(found.contains(expected), "{found}");
         assert!(!found.contains("hush"), "a secret given as a value must not be repeated");
     }
+}
+
+#[test]
+fn run_passes_need_an_issuer_an_audience_and_keys_that_can_be_read() {
+    let with = |keys: &str| {
+        let section = format!("[run_passes]\nissuer = \"https://w.example\"\naudience = \"bursar\"\n{keys}\n[store]");
+        problems(&WHOLE.replace("[store]", &section).replace("run_pass = \"none\"", "run_pass = \"required\""))
+    };
+    assert_eq!(with("jwks_url = \"https://w.example/jwks\""), Vec::<String>::new());
+    assert_eq!(with("jwks_url = \"http://127.0.0.1:9/jwks\"\nmax_lifetime = \"1h\""), Vec::<String>::new());
+    for (keys, expected) in [
+        ("", "where the workflow platform's public keys are"),
+        ("jwks_url = \"https://w.example/jwks\"\njwks_file = \"/no/such/file\"", "not both"),
+        ("jwks_file = \"/no/such/file\"", "/no/such/file: No such file"),
+        ("jwks_file = \"KEY_FILE\"", "not a key set"),
+        ("jwks_url = \"http://w.example/jwks\"", "must be https"),
+        ("jwks_url = \"w.example\"", "is not a URL"),
+        ("jwks_url = \"https://w.example/jwks\"\nmax_lifetime = \"0s\"", "longer than nothing"),
+    ] {
+        let found = with(keys);
+        assert!(found.len() == 1 && found[0].contains(expected), "{keys}: {found:#?}");
+    }
+    let bare = problems(&WHOLE.replace("[store]", "[run_passes]\n[store]"));
+    assert_eq!(bare.len(), 3, "{bare:#?}");
 }
 
 #[test]
