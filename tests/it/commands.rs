@@ -114,3 +114,23 @@ fn what_can_be_printed_is_printed() {
     assert_eq!(code, Some(64));
     assert!(said.contains("--user") && said.contains("--refresh-token-file"), "{said}");
 }
+
+#[tokio::test]
+async fn checking_a_configuration_says_what_each_rule_allows() {
+    let world = World::start().await;
+    let config = world.path().join("bursar.toml");
+    world.configure(
+        "run_pass = \"none\"",
+        "run_pass = \"none\"\n[[callers]]\ngid = 0\nsystemd_unit = \"airflow.service\"\n\
+         services = [\"snowflake:ANALYST\"]\nusers = [\"*@example.com\", \"bob\"]\nrun_pass = \"none\"",
+    );
+    let (code, said, problems) = run(&["config", "check", "--config", config.to_str().unwrap()]);
+    assert_eq!((code, problems.as_str()), (Some(0), ""));
+    for expected in [
+        ": ok\ncallers[1] user ",
+        "  snowflake (default scopes, role ANALYST, role PUBLIC) for *\n  without a run pass\n",
+        "callers[2] in group root (0), in airflow.service:\n  snowflake (role ANALYST) for *@example.com, bob\n",
+    ] {
+        assert!(said.contains(expected), "{expected:?} in {said}");
+    }
+}
