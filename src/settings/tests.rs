@@ -153,8 +153,11 @@ fn each_mistake_gets_a_sentence_of_its_own() {
 #[test]
 fn run_passes_need_an_issuer_an_audience_and_keys_that_can_be_read() {
     let with = |keys: &str| {
-        let section = format!("[run_passes]\nissuer = \"https://w.example\"\naudience = \"bursar\"\n{keys}\n[store]");
-        problems(&WHOLE.replace("[store]", &section).replace("run_pass = \"none\"", "run_pass = \"required\""))
+        let section =
+            format!("[run_passes]\nissuer = \"https://w.example\"\naudience = \"bursar\"\n{keys}\n[store]");
+        problems(
+            &WHOLE.replace("[store]", &section).replace("run_pass = \"none\"", "run_pass = \"required\""),
+        )
     };
     assert_eq!(with("jwks_url = \"https://w.example/jwks\""), Vec::<String>::new());
     assert_eq!(with("jwks_url = \"http://127.0.0.1:9/jwks\"\nmax_lifetime = \"1h\""), Vec::<String>::new());
