@@ -13,7 +13,7 @@ use hyper::Response;
 use hyper::body::{Body, Frame};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::api::error::Problem;
@@ -33,7 +33,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The streams that are open, by uid.
 #[derive(Default)]
-pub struct Streams(Arc<Mutex<HashMap<u32, usize>>>);
+pub struct Streams {
+    taken: Arc<Mutex<HashMap<u32, usize>>>,
+    /// Changes with the terms that they are open on.
+    terms: watch::Sender<()>,
+}
 
 /// One of them; free again when dropped.
 struct Seat {
@@ -43,13 +47,18 @@ struct Seat {
 
 impl Streams {
     fn take(&self, uid: u32, most: usize) -> Option<Seat> {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let own = taken.get(&uid).copied().unwrap_or(0);
         if own >= most {
             return None;
         }
         taken.insert(uid, own + 1);
-        Some(Seat { uid, taken: Arc::clone(&self.0) })
+        Some(Seat { uid, taken: Arc::clone(&self.taken) })
+    }
+
+    /// Other terms hold: each stream looks whether they still allow it.
+    pub fn look_again(&self) {
+        self.terms.send_replace(());
     }
 }
 
@@ -136,6 +145,7 @@ impl Stream {
         let (broker, key) = (&self.api.broker, permit.key());
         // Before the first look, so that nothing happens in between.
         let (mut changes, mut runs) = (broker.changes(key), self.api.ended.changes());
+        let mut news_of_terms = self.api.streams.terms.subscribe();
         let (mut said, mut look) = (Said::Nothing, true);
         let mut beat = tokio::time::interval_at(Instant::now() + BEAT, BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -205,6 +215,7 @@ impl Stream {
                     }
                 }
                 _ended = runs.changed() => {}
+                _others = news_of_terms.changed() => {}
                 () = self.events.closed() => return,
             }
         }

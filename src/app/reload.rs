@@ -60,6 +60,7 @@ impl Reloader {
         self.engine.replace(setup);
         self.look.closely(terms.policy.looks_closely());
         self.api.terms.store(Arc::new(terms));
+        self.api.streams.look_again();
         Ok(())
     }
 }
