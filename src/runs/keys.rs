@@ -93,6 +93,8 @@ impl PassKeys {
         if taken.is_none() || !keys.wants_fetch(want, &clock.now()) {
             return want == Want::Unknown;
         }
+        // Counted before: whoever asks may leave in the middle, and the next one must not begin at once.
+        keys.fetched(want, &clock.now());
         let fetched = fetch(url, http).await;
         keys.fetched(want, &clock.now());
         match fetched {
