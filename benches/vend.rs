@@ -12,6 +12,7 @@
 )]
 
 use std::convert::Infallible;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -130,7 +131,17 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        Self { child, socket: place.join("bursar.sock") }.once_there(&directory.join("ready"))
+        let server = Self { child, socket: place.join("bursar.sock") }.once_there(&directory.join("ready"));
+        // What one uid may ask a second is less than what is measured.
+        let configuration = place.join("bursar.toml");
+        let text = std::fs::read_to_string(&configuration).unwrap();
+        std::fs::write(&configuration, text + "\n[limits]\nrequests_per_second = 1000000\n").unwrap();
+        let mut admin = std::os::unix::net::UnixStream::connect(place.join("admin.sock")).unwrap();
+        admin.write_all(b"POST /v1/reload HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        admin.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        server
     }
 
     fn bare(directory: &Path, answer: &[u8]) -> Self {

@@ -71,8 +71,8 @@ impl Handler for Admin {
     type Memory = ();
     type Body = Full<Bytes>;
 
-    fn too_many(&self) -> Response<Full<Bytes>> {
-        answer::too_many(&self.ids)
+    fn too_many(&self, _uid: Option<u32>) -> Option<Response<Full<Bytes>>> {
+        Some(answer::too_many(&self.ids))
     }
 
     async fn answer(
@@ -87,7 +87,7 @@ impl Handler for Admin {
             return answer::finish(Problem::access_denied().into_answer(&id), &id);
         };
         let result = self.route(&request, &mut body).await;
-        answer::conclude(result, &id, caller, &mut body).await
+        answer::conclude(result, &id, caller, &mut body, || Some(0)).await
     }
 }
 

@@ -1,22 +1,26 @@
 //! The vending socket's interface: method and path to handler, and what all answers have in common.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::{Either, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
+use tokio::sync::watch;
 
 use crate::broker::Broker;
 use crate::caller::Caller;
+use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::model::{RequestId, RequestIds};
 use crate::policy::{Policy, Shown};
 use crate::runs::ended::EndedRuns;
 use crate::runs::{self, Bearer, Passes};
+use crate::server::places::{Place, Places};
 use crate::server::{Handler, Peer};
 use crate::store::Store;
 use crate::tasks::Tasks;
@@ -48,6 +52,9 @@ mod services;
 /// `GET /v1/grants`.
 pub mod grants;
 
+/// How often one uid may ask.
+mod pace;
+
 /// What all answers have in common: request ids and headers.
 pub mod answer;
 
@@ -55,7 +62,7 @@ pub use again::Memory;
 use answer::request_id;
 use error::Problem;
 use events::Events;
-pub use events::Streams;
+use pace::{Heard, Paces};
 use query::Query;
 
 /// This interface, described.
@@ -71,8 +78,12 @@ pub struct Api {
     pub store: Arc<dyn Store>,
     /// Which runs are over.
     pub ended: Arc<EndedRuns>,
-    /// Who listens.
-    pub streams: Streams,
+    /// Changes with the terms.
+    pub news: watch::Sender<()>,
+    /// What each uid does at the moment.
+    pub load: Load,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
     /// What owns those who speak to them.
     pub tasks: Tasks,
     /// Names requests.
@@ -87,18 +98,40 @@ pub struct Terms {
     pub policy: Policy,
     /// How long a caller waits at most.
     pub request_timeout: Duration,
+    /// Requests of one uid in a second.
+    pub requests_per_second: u32,
     /// Event streams of one uid at the same time.
     pub event_streams: usize,
     /// Which run passes are believed.
     pub passes: Passes,
+    /// Requests of one uid that wait at the same time.
+    pub waiting_requests: usize,
 }
+
+/// What each uid does at the moment, as far as that has bounds.
+#[derive(Default)]
+pub struct Load {
+    paces: Paces,
+    streams: Places,
+    waiting: Places,
+}
+
+/// What a caller waits for an answer that tells it once more to wait a second.
+const FAR_TOO_OFTEN: Duration = Duration::from_secs(1);
 
 impl Handler for Api {
     type Memory = Memory;
     type Body = Either<Full<Bytes>, Events>;
 
-    fn too_many(&self) -> Response<Full<Bytes>> {
-        answer::too_many(&self.ids)
+    fn admits(&self, uid: Option<u32>) -> bool {
+        let (most, now) = (self.terms.load().requests_per_second, self.clock.now().boot);
+        uid.is_none_or(|uid| self.load.paces.admit(uid, most, now))
+    }
+
+    fn too_many(&self, uid: Option<u32>) -> Option<Response<Full<Bytes>>> {
+        let (most, now) = (self.terms.load().requests_per_second, self.clock.now().boot);
+        let told = uid.is_none_or(|uid| self.load.paces.tell(uid, most, now));
+        told.then(|| answer::too_many(&self.ids))
     }
 
     async fn answer(
@@ -113,6 +146,15 @@ impl Handler for Api {
             // Tokens never leave over TCP, whatever listener this handler is put behind.
             return answer::finish(Problem::access_denied().into_answer(&id), &id).map(Either::Left);
         };
+        let has_asked = {
+            let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut memory.has_asked, true)
+        };
+        let heard = if has_asked { self.hears(caller) } else { Heard::Yes };
+        if heard != Heard::Yes {
+            return self.too_often(heard, &id, &body).await.map(Either::Left);
+        }
+        let say = || self.load.paces.say(caller.uid(), self.clock.now().boot);
         if request.method == Method::GET && request.uri.path() == events::PATH {
             match self.listen(caller, &request, &id).await {
                 Ok(mut stream) => {
@@ -121,7 +163,9 @@ impl Handler for Api {
                 }
                 Err(problem) => {
                     self.note(&problem);
-                    return answer::conclude(Err(problem), &id, caller, &mut body).await.map(Either::Left);
+                    return answer::conclude(Err(problem), &id, caller, &mut body, say)
+                        .await
+                        .map(Either::Left);
                 }
             }
         }
@@ -132,11 +176,46 @@ impl Handler for Api {
                 .await
                 .inspect_err(|problem| self.note(problem)),
         };
-        answer::conclude(result, &id, caller, &mut body).await.map(Either::Left)
+        answer::conclude(result, &id, caller, &mut body, say).await.map(Either::Left)
     }
 }
 
 impl Api {
+    /// Other terms hold from now on; who is served on the ones before looks whether they still are.
+    pub fn replace(&self, terms: Terms) {
+        self.terms.store(Arc::new(terms));
+        self.news.send_replace(());
+    }
+
+    /// Counts a request.
+    fn hears(&self, caller: &Caller) -> Heard {
+        let most = self.terms.load().requests_per_second;
+        self.load.paces.ask(caller.uid(), most, self.clock.now().boot)
+    }
+
+    /// Refuses a request before it was looked at. Who does not care is answered later: then each of its connections costs
+    /// one refusal a second.
+    async fn too_often(&self, heard: Heard, id: &RequestId, body: &Incoming) -> Response<Full<Bytes>> {
+        self.metrics.requests_refused.with_label_values(&["requests_per_second"]).inc();
+        if heard == Heard::FarTooOften {
+            tokio::time::sleep(FAR_TOO_OFTEN).await;
+        }
+        let mut answer = answer::finish(Problem::too_often(id), id);
+        if !body.is_end_stream() {
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
+    }
+
+    /// A place for a request that takes a wait; `None` is counted.
+    fn room_to_wait(&self, caller: &Caller, terms: &Terms) -> Option<Place> {
+        let place = self.load.waiting.take(caller.uid(), terms.waiting_requests);
+        if place.is_none() {
+            self.metrics.requests_refused.with_label_values(&["waiting_requests"]).inc();
+        }
+        place
+    }
+
     fn note(&self, problem: &Problem) {
         if ["invalid_request", "too_large"].contains(&problem.error()) {
             self.metrics.requests_refused.with_label_values(&[problem.error()]).inc();

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use crate::admin::observe::{Observe, Observing};
 use crate::admin::{Admin, Reload};
-use crate::api::{Api, Streams, Terms};
+use crate::api::{Api, Load, Terms};
 use crate::authorization_server::http::HttpClient;
 use crate::broker::Broker;
 use crate::cache::TokenCache;
@@ -147,7 +147,9 @@ impl App {
             broker: Broker::new(engine.clone(), cache.clone(), Arc::clone(&clock), Arc::clone(&metrics)),
             store: Arc::clone(&store),
             ended,
-            streams: Streams::default(),
+            news: watch::Sender::new(()),
+            load: Load::default(),
+            clock: Arc::clone(&clock),
             tasks: tasks.clone(),
             ids: RequestIds::new(&*entropy),
             metrics: Arc::clone(&metrics),
@@ -285,7 +287,9 @@ fn terms(settings: &Settings, setup: &Setup, ports: &Ports, ended: &Arc<EndedRun
     Ok(Terms {
         policy: Policy::new(settings.callers.clone(), setup.services.clone(), overflow_uid()),
         request_timeout: settings.request_timeout,
-        event_streams: settings.event_streams,
+        requests_per_second: settings.per_uid.requests_per_second,
+        event_streams: settings.per_uid.event_streams,
+        waiting_requests: settings.per_uid.waiting_requests,
         passes: Passes::new(passes.transpose()?, Arc::clone(ended), clock()),
     })
 }

@@ -49,15 +49,17 @@ impl Broker {
         Self { engine, cache, clock, metrics, from_cache, from_refresh, rejections: Rejections::default() }
     }
 
-    /// The token that `permit` is for, as `wanted`, at the moment that comes with it, within `patience`.
+    /// The token that `permit` is for, as `wanted`, at the moment that comes with it, within `patience`. Where it takes a
+    /// wait, `room` gives a place for that or none.
     ///
     /// # Errors
     /// Why there is none. After [`Failure::Timeout`] the refresh goes on.
-    pub async fn vend(
+    pub async fn vend<P: Send>(
         &self,
         permit: &Permit,
         wanted: &Wanted,
         patience: Duration,
+        room: impl FnOnce() -> Option<P> + Send,
     ) -> Result<(Held, Moment), Failure> {
         let started = self.clock.now();
         let key = permit.key();
@@ -65,8 +67,14 @@ impl Broker {
         let (result, source) = match at_hand {
             Some(Rung::Give(token)) => (Ok((token, started)), &self.from_cache),
             rung => {
-                let waiting = tokio::time::timeout(patience, self.wait_for(key, wanted, rung));
-                (waiting.await.unwrap_or(Err(Failure::Timeout)), &self.from_refresh)
+                let result = match room() {
+                    Some(_place) => {
+                        let waiting = tokio::time::timeout(patience, self.wait_for(key, wanted, rung));
+                        waiting.await.unwrap_or(Err(Failure::Timeout))
+                    }
+                    None => Err(Failure::TooManyWaiting),
+                };
+                (result, &self.from_refresh)
             }
         };
         let word = match &result {

@@ -1,26 +1,25 @@
 //! Accepts connections and serves HTTP/1.1 on them. Nothing that a client does ends the loop, and everything that it can
 //! make us do has a limit.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Collected, Full};
+use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpListener;
-use tokio::sync::{Notify, Semaphore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 use crate::caller::Caller;
 use crate::metrics::Metrics;
@@ -28,12 +27,21 @@ use crate::tasks::Tasks;
 
 mod patient;
 
+/// What one uid may have only so many of.
+pub mod places;
+
+mod reception;
+
+mod seats;
+
 use patient::Patient;
+use reception::Reception;
 
 /// What a client may make us hold.
 ///
 /// A connection costs at most its buffer: with the defaults 1024 x 64 KiB. A head that takes longer than
-/// `header_timeout`, or a connection idle for that long, is closed.
+/// `header_timeout`, or a connection idle for that long, is closed. The last eighth of the connections is for those who
+/// have few, so that nobody's many keep others out.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Connections in all.
@@ -67,8 +75,13 @@ pub trait Handler: Send + Sync + 'static {
     /// What its answers consist of.
     type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static;
 
-    /// What a client is told that is one too many.
-    fn too_many(&self) -> Response<Full<Bytes>>;
+    /// Whether one who has connected may stay, as far as how often this uid comes is concerned.
+    fn admits(&self, _uid: Option<u32>) -> bool {
+        true
+    }
+
+    /// What a client is told that is one too many, if it is worth an answer.
+    fn too_many(&self, uid: Option<u32>) -> Option<Response<Full<Bytes>>>;
 
     /// The answer; every failure is an answer too.
     fn answer(
@@ -81,11 +94,11 @@ pub trait Handler: Send + Sync + 'static {
 
 /// A listening socket of either kind.
 pub trait Listener: Send + 'static {
-    /// One connection.
-    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    /// Who comes.
+    type Guest: Guest + 'static;
 
-    /// The next connection and who is at its other end.
-    fn next(&self) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
+    /// The next one.
+    fn next(&self) -> impl Future<Output = io::Result<Self::Guest>> + Send;
 
     /// From now on nobody new can come. Whether those who are waiting to be accepted must be served by us, since nobody
     /// else will.
@@ -94,22 +107,48 @@ pub trait Listener: Send + 'static {
     }
 }
 
-impl Listener for TcpListener {
-    type Stream = tokio::net::TcpStream;
+/// One who has connected. Nothing is done for it yet: in a flood most are sent away, and that must cost us less than coming
+/// costs them.
+pub trait Guest: Send {
+    /// The connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    async fn next(&self) -> io::Result<(Self::Stream, Peer)> {
-        let (stream, address) = self.accept().await?;
-        Ok((stream, Peer::Network(address)))
+    /// Whose process it is; `None` on the network.
+    fn uid(&self) -> Option<u32>;
+
+    /// The connection, and who exactly is at its other end.
+    ///
+    /// # Errors
+    /// If it is over, or the system gives no more.
+    fn enter(self) -> io::Result<(Self::Stream, Peer)>;
+}
+
+impl Listener for TcpListener {
+    type Guest = (TcpStream, SocketAddr);
+
+    async fn next(&self) -> io::Result<Self::Guest> {
+        self.accept().await
+    }
+}
+
+impl Guest for (TcpStream, SocketAddr) {
+    type Stream = TcpStream;
+
+    fn uid(&self) -> Option<u32> {
+        None
+    }
+
+    fn enter(self) -> io::Result<(TcpStream, Peer)> {
+        Ok((self.0, Peer::Network(self.1)))
     }
 }
 
 /// How long a client that has just connected may take to ask, once a stop was asked for.
 const FIRST_REQUEST: Duration = Duration::from_millis(300);
-/// Clients who are being told at the same time that they are too many, and how long that may take each way.
-const MOST_TURNED_AWAY: usize = 64;
-const TURNED_AWAY: Duration = Duration::from_millis(500);
 /// How long to look for clients that wait to be accepted.
 const LAST_LOOK: Duration = Duration::from_millis(10);
+/// So many are accepted before those who are connected have their turn.
+const ACCEPTED_AT_ONCE: u32 = 16;
 
 /// Serves until a stop is asked for; then finishes what is running, and what has connected before that.
 pub async fn serve<L: Listener, H: Handler>(
@@ -120,10 +159,15 @@ pub async fn serve<L: Listener, H: Handler>(
     tasks: Tasks,
     metrics: Arc<Metrics>,
 ) {
-    let seats = Seats::new(limits, name, &metrics);
-    let turning_away = Arc::new(Semaphore::new(MOST_TURNED_AWAY));
+    let reception = Reception::new(name, handler, limits, tasks.clone(), metrics);
     let mut retired = false;
+    let mut accepted_at_once = 0;
     loop {
+        accepted_at_once += 1;
+        if accepted_at_once > ACCEPTED_AT_ONCE {
+            accepted_at_once = 0;
+            tokio::task::yield_now().await;
+        }
         let accepted = if retired {
             match tokio::time::timeout(LAST_LOOK, listener.next()).await {
                 Ok(accepted) => accepted,
@@ -141,7 +185,7 @@ pub async fn serve<L: Listener, H: Handler>(
                 accepted = listener.next() => accepted,
             }
         };
-        let (stream, peer) = match accepted {
+        let guest = match accepted {
             Ok(accepted) => accepted,
             Err(error) if is_the_clients(&error) => continue,
             Err(error) => {
@@ -151,26 +195,7 @@ pub async fn serve<L: Listener, H: Handler>(
                 continue;
             }
         };
-        match seats.take(&peer) {
-            Ok(seat) => {
-                let (handler, stopping) = (Arc::clone(&handler), tasks.clone());
-                tasks.spawn(async move {
-                    converse(stream, peer, handler, limits, stopping).await;
-                    drop(seat);
-                });
-            }
-            Err(reason) => {
-                metrics.requests_refused.with_label_values(&[reason]).inc();
-                // Those beyond this are not even told.
-                if let Ok(place) = Arc::clone(&turning_away).try_acquire_owned() {
-                    let answer = handler.too_many();
-                    tasks.spawn(async move {
-                        turn_away(stream, answer).await;
-                        drop(place);
-                    });
-                }
-            }
-        }
+        reception.receive(guest);
     }
 }
 
@@ -178,16 +203,30 @@ pub async fn serve<L: Listener, H: Handler>(
 struct Conversation<H: Handler> {
     begun: AtomicBool,
     has_begun: Notify,
+    /// Something has come in since the last request began or was answered.
+    news: Arc<AtomicBool>,
     memory: Mutex<H::Memory>,
 }
 
 impl<H: Handler> Default for Conversation<H> {
     fn default() -> Self {
-        Self { begun: AtomicBool::new(false), has_begun: Notify::new(), memory: Mutex::default() }
+        Self {
+            begun: AtomicBool::new(false),
+            has_begun: Notify::new(),
+            news: Arc::default(),
+            memory: Mutex::default(),
+        }
     }
 }
 
-async fn converse<S, H>(stream: S, peer: Peer, handler: Arc<H>, limits: Limits, tasks: Tasks)
+/// Serves one connection; says which limit ended it, if one did.
+async fn converse<S, H>(
+    stream: S,
+    peer: Peer,
+    handler: Arc<H>,
+    limits: Limits,
+    tasks: Tasks,
+) -> Option<&'static str>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Handler,
@@ -201,7 +240,12 @@ where
         let (handler, conversation, stopping, peer) =
             (Arc::clone(&handler), Arc::clone(&conversation), stopping.clone(), Arc::clone(&peer));
         async move {
+            if !conversation.news.swap(false, Ordering::Relaxed) {
+                // It came together with the one before: first the others have their turn.
+                tokio::task::yield_now().await;
+            }
             let mut answer = handler.answer(&peer, &conversation.memory, request).await;
+            conversation.news.store(false, Ordering::Relaxed);
             if stopping.is_stopping() {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
@@ -213,7 +257,7 @@ where
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(limits.head)
         .max_headers(limits.headers)
-        .serve_connection(TokioIo::new(Patient::new(stream)), service);
+        .serve_connection(TokioIo::new(Patient::new(stream, Arc::clone(&shared.news))), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         biased;
@@ -222,7 +266,7 @@ where
             // Who has connected and not been heard yet is heard once.
             if !shared.begun.load(Ordering::Relaxed) {
                 tokio::select! {
-                    _ended = connection.as_mut() => return,
+                    _ended = connection.as_mut() => return None,
                     () = shared.has_begun.notified() => {}
                     () = tokio::time::sleep(FIRST_REQUEST) => {}
                 }
@@ -230,33 +274,18 @@ where
             connection.as_mut().graceful_shutdown();
             match tokio::time::timeout(limits.grace, connection).await {
                 Ok(ended) => ended,
-                Err(_too_slow) => return,
+                Err(_too_slow) => return None,
             }
         }
     };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended");
+    let error = ended.err()?;
+    tracing::debug!(%error, "a connection ended");
+    if error.is_timeout() {
+        // Idle ones end the same way.
+        return shared.news.load(Ordering::Relaxed).then_some("slow_head");
     }
-}
-
-/// Hears a client out, for a moment, and gives it an answer whatever it has said: some clients take an answer that comes
-/// before their question for a broken connection.
-async fn turn_away<S>(mut stream: S, answer: Response<Full<Bytes>>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
-    let mut head = [0; 4096];
-    let _heard_or_not = tokio::time::timeout(TURNED_AWAY, stream.read(&mut head)).await;
-    let (head, body) = answer.into_parts();
-    let Ok(body) = body.collect().await.map(Collected::to_bytes);
-    let reason = head.status.canonical_reason().unwrap_or_default();
-    let mut text = format!("HTTP/1.1 {} {reason}\r\n", head.status.as_u16()).into_bytes();
-    for (name, value) in &head.headers {
-        text.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
-    }
-    text.extend_from_slice(format!("connection: close\r\ncontent-length: {}\r\n\r\n", body.len()).as_bytes());
-    text.extend_from_slice(&body);
-    let _best_effort = tokio::time::timeout(TURNED_AWAY, stream.write_all(&text)).await;
+    let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|source| source.kind() == io::ErrorKind::TimedOut).then_some("slow_reader")
 }
 
 fn is_the_clients(error: &io::Error) -> bool {
@@ -264,89 +293,94 @@ fn is_the_clients(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | NotConnected)
 }
 
-/// Counts who is connected.
-struct Seats {
-    limits: Limits,
-    taken: Arc<Mutex<Taken>>,
-    gauge: prometheus::IntGauge,
-}
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
 
-#[derive(Default)]
-struct Taken {
-    total: usize,
-    by_uid: HashMap<Option<u32>, usize>,
-}
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
-/// One connection's place; free again when dropped.
-struct Seat {
-    who: Option<u32>,
-    taken: Arc<Mutex<Taken>>,
-    gauge: prometheus::IntGauge,
-}
+    use super::*;
 
-impl Seats {
-    fn new(limits: Limits, name: &'static str, metrics: &Metrics) -> Self {
-        Self { limits, taken: Arc::default(), gauge: metrics.connections.with_label_values(&[name]) }
-    }
+    /// Those who come, one after the other, and nobody after them.
+    struct Coming(Mutex<VecDeque<DuplexStream>>);
 
-    fn take(&self, peer: &Peer) -> Result<Seat, &'static str> {
-        let who = match peer {
-            Peer::Local(caller) => Some(caller.uid()),
-            Peer::Network(_) => None,
-        };
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.total >= self.limits.connections {
-            return Err("connections");
-        }
-        let own = taken.by_uid.entry(who).or_default();
-        if *own >= self.limits.connections_per_uid {
-            return Err("connections_per_uid");
-        }
-        *own += 1;
-        taken.total += 1;
-        self.gauge.inc();
-        Ok(Seat { who, taken: Arc::clone(&self.taken), gauge: self.gauge.clone() })
-    }
-}
+    impl Listener for Coming {
+        type Guest = DuplexStream;
 
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.gauge.dec();
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.total -= 1;
-        if let Some(count) = taken.by_uid.get_mut(&self.who) {
-            *count -= 1;
-            if *count == 0 {
-                taken.by_uid.remove(&self.who);
+        async fn next(&self) -> io::Result<DuplexStream> {
+            let next = self.0.lock().unwrap().pop_front();
+            match next {
+                Some(stream) => Ok(stream),
+                None => std::future::pending().await,
             }
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    impl Guest for DuplexStream {
+        type Stream = Self;
 
-    #[test]
-    fn seats_are_counted_in_all_and_per_uid_and_given_back() {
-        let metrics = Metrics::new().unwrap();
-        let limits = Limits {
-            connections: 3,
-            connections_per_uid: 2,
+        fn uid(&self) -> Option<u32> {
+            None
+        }
+
+        fn enter(self) -> io::Result<(Self, Peer)> {
+            Ok((self, Peer::Network(([127, 0, 0, 1], 1).into())))
+        }
+    }
+
+    /// Remembers who was answered when.
+    #[derive(Default)]
+    struct Remembers(Mutex<Vec<String>>);
+
+    impl Handler for Remembers {
+        type Memory = ();
+        type Body = Full<Bytes>;
+
+        fn too_many(&self, _uid: Option<u32>) -> Option<Response<Full<Bytes>>> {
+            Some(Response::new(Full::default()))
+        }
+
+        async fn answer(
+            self: &Arc<Self>,
+            _peer: &Peer,
+            _memory: &Mutex<()>,
+            request: Request<Incoming>,
+        ) -> Response<Full<Bytes>> {
+            self.0.lock().unwrap().push(request.uri().path().to_owned());
+            Response::new(Full::default())
+        }
+    }
+
+    fn limits(connections: usize) -> Limits {
+        Limits {
+            connections,
+            connections_per_uid: connections,
             head: 16_384,
             headers: 64,
             header_timeout: Duration::from_secs(10),
             grace: Duration::from_secs(1),
-        };
-        let seats = Seats::new(limits, "vending", &metrics);
-        let peer = |uid| Peer::Local(Caller::invented(uid, uid));
-        let first = seats.take(&peer(1)).unwrap_or_else(|why| panic!("{why}"));
-        let _second = seats.take(&peer(1)).unwrap_or_else(|why| panic!("{why}"));
-        assert_eq!(seats.take(&peer(1)).err(), Some("connections_per_uid"));
-        let _third = seats.take(&peer(2)).unwrap_or_else(|why| panic!("{why}"));
-        assert_eq!(seats.take(&peer(3)).err(), Some("connections"));
-        drop(first);
-        assert!(seats.take(&peer(3)).is_ok());
-        assert_eq!(seats.taken.lock().unwrap().by_uid.len(), 2, "nobody is remembered without a connection");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_sends_many_requests_at_once_lets_others_go_in_between() {
+        let request = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+        let (mut many, ours) = tokio::io::duplex(100_000);
+        let (mut one, ours_too) = tokio::io::duplex(100_000);
+        many.write_all(request("/many").repeat(10).as_bytes()).await.unwrap();
+        one.write_all(request("/one").as_bytes()).await.unwrap();
+        let (handler, tasks) = (Arc::new(Remembers::default()), Tasks::new());
+        let coming = Coming(Mutex::new([ours, ours_too].into()));
+        let metrics = Arc::new(Metrics::new().unwrap());
+        tasks.spawn(serve("test", coming, Arc::clone(&handler), limits(8), tasks.clone(), metrics));
+        one.read_exact(&mut [0; 12]).await.unwrap();
+        while handler.0.lock().unwrap().len() < 11 {
+            tokio::task::yield_now().await;
+        }
+        let order = handler.0.lock().unwrap().clone();
+        assert!(order.iter().position(|path| path == "/one").is_some_and(|at| at < 3), "{order:?}");
+        drop((many, one));
+        tasks.stop();
+        tasks.stopped().await;
     }
 }

@@ -56,10 +56,21 @@ pub struct Settings {
     pub life: Life,
     /// How long one process may hold a grant's refresh.
     pub lease: Duration,
-    /// Event streams of one uid at the same time.
-    pub event_streams: usize,
+    /// What one uid may ask.
+    pub per_uid: PerUid,
     /// How long before a grant ends by itself that is said.
     pub warn_before: Duration,
+}
+
+/// What one uid may ask of the vending socket.
+#[derive(Clone, Copy, Debug)]
+pub struct PerUid {
+    /// Requests in a second.
+    pub requests_per_second: u32,
+    /// Event streams at the same time.
+    pub event_streams: usize,
+    /// Requests that wait, for a refresh or for the store, at the same time.
+    pub waiting_requests: usize,
 }
 
 /// What can't change while a process runs.
@@ -214,7 +225,11 @@ impl Settings {
             run_passes,
             life: read_life(&refresh),
             lease,
-            event_streams: limits.number("event_streams", 64, 0..=100_000),
+            per_uid: PerUid {
+                requests_per_second: limits.number("requests_per_second", 1000, 1..=1_000_000),
+                event_streams: limits.number("event_streams", 64, 0..=100_000),
+                waiting_requests: limits.number("waiting_requests", 256, 1..=100_000),
+            },
             warn_before: notify.duration("warn_before", Duration::from_hours(3 * 24)),
         };
         if settings.fixed.socket.path == settings.fixed.admin.path {

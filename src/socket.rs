@@ -10,11 +10,14 @@ use std::os::unix::fs::{
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::Gid;
-use tokio::net::UnixListener;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use crate::caller::{Caller, Look};
-use crate::server::{Listener, Peer};
+use crate::server::{Guest, Listener, Peer};
 
 /// The kernel's limit on a socket's path (`sun_path` less its end).
 pub const LONGEST_PATH: usize = 107;
@@ -35,7 +38,7 @@ pub struct Config {
 
 /// A socket that listens.
 pub struct Listening {
-    listener: UnixListener,
+    listener: AsyncFd<StdListener>,
     bound: Option<Bound>,
     look: Look,
 }
@@ -88,7 +91,7 @@ pub fn open(config: &Config, inherited: &mut Vec<StdListener>) -> Result<Listeni
             config.path.display()
         ));
     }
-    let listening = listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener));
+    let listening = listen(listener);
     let failed = |error| format!("{}: can't be listened on: {error}", config.path.display());
     Ok(Listening { listener: listening.map_err(failed)?, bound: None, look: Look::default() })
 }
@@ -142,13 +145,19 @@ pub fn bind(config: &Config) -> Result<Listening, String> {
     let metadata =
         std::fs::symlink_metadata(&staged).map_err(|error| failed("can't be looked at", &error))?;
     std::fs::rename(&staged, path).map_err(|error| failed("can't be moved into place", &error))?;
-    let listening = || {
-        listener.set_nonblocking(true)?;
-        UnixListener::from_std(listener)
-    };
-    let listener = listening().map_err(|error| failed("can't be listened on", &error))?;
+    let listener = listen(listener).map_err(|error| failed("can't be listened on", &error))?;
     let bound = Bound { path: path.clone(), inode: (metadata.dev(), metadata.ino()), _lock: lock };
     Ok(Listening { listener, bound: Some(bound), look: Look::default() })
+}
+
+/// Not tokio's own listener: that one puts every connection on its books before anybody has looked whose it is.
+#[expect(
+    deprecated,
+    reason = "what replaces it is unsafe for the sake of types that do not own their descriptor; a listener owns its own"
+)]
+fn listen(listener: StdListener) -> io::Result<AsyncFd<StdListener>> {
+    listener.set_nonblocking(true)?;
+    AsyncFd::with_interest(listener, Interest::READABLE)
 }
 
 /// The staging directory makes a path longer than the kernel takes where the final one just fits: then it is named by
@@ -228,18 +237,41 @@ impl Drop for Staging {
 }
 
 impl Listener for Listening {
-    type Stream = tokio::net::UnixStream;
+    type Guest = Local;
 
-    async fn next(&self) -> io::Result<(Self::Stream, Peer)> {
-        let (stream, _unnamed) = self.listener.accept().await?;
-        let caller = Caller::of(&stream, &self.look)?;
-        Ok((stream, Peer::Local(caller)))
+    async fn next(&self) -> io::Result<Local> {
+        let accept = |listener: &StdListener| listener.accept();
+        let (stream, _unnamed) = self.listener.async_io(Interest::READABLE, accept).await?;
+        let uid = getsockopt(&stream, PeerCredentials)?.uid();
+        Ok(Local { stream, uid, look: self.look.clone() })
     }
 
     /// The file goes, so that nobody else comes; who is in the queue already would find the door slammed. An inherited
     /// socket stays, with its queue, for the process that inherits it next.
     fn retire(&mut self) -> bool {
         self.bound.take().is_some()
+    }
+}
+
+/// A local process that has connected.
+pub struct Local {
+    stream: StdStream,
+    uid: u32,
+    look: Look,
+}
+
+impl Guest for Local {
+    type Stream = tokio::net::UnixStream;
+
+    fn uid(&self) -> Option<u32> {
+        Some(self.uid)
+    }
+
+    fn enter(self) -> io::Result<(Self::Stream, Peer)> {
+        self.stream.set_nonblocking(true)?;
+        let stream = tokio::net::UnixStream::from_std(self.stream)?;
+        let caller = Caller::of(&stream, &self.look)?;
+        Ok((stream, Peer::Local(caller)))
     }
 }
 

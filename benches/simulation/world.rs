@@ -129,7 +129,7 @@ impl World {
         let in_use = self.ledger().asked(request.at, request.key);
         let broker = Arc::clone(&self.broker);
         let mut vend = Box::pin(async move {
-            let vended = broker.vend(&permit, &Wanted::default(), PATIENCE).await;
+            let vended = broker.vend(&permit, &Wanted::default(), PATIENCE, || Some(())).await;
             vended.map(drop)
         });
         match vend.as_mut().poll(&mut Context::from_waker(Waker::noop())) {

@@ -81,8 +81,9 @@ impl Handler for Observe {
     type Memory = ();
     type Body = Full<Bytes>;
 
-    fn too_many(&self) -> Response<Full<Bytes>> {
-        answer(StatusCode::TOO_MANY_REQUESTS, "text/plain; charset=utf-8", "too many connections\n")
+    fn too_many(&self, _uid: Option<u32>) -> Option<Response<Full<Bytes>>> {
+        let text = "text/plain; charset=utf-8";
+        Some(answer(StatusCode::TOO_MANY_REQUESTS, text, "too many connections\n"))
     }
 
     async fn answer(

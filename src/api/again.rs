@@ -17,7 +17,11 @@ use crate::broker::Held;
 
 /// What was asked last on a connection, and what was answered.
 #[derive(Default)]
-pub struct Memory(Option<Answered>);
+pub struct Memory {
+    last: Option<Answered>,
+    /// Whether anything was asked: the first request was counted when the connection was made.
+    pub(super) has_asked: bool,
+}
 
 struct Answered {
     query: String,
@@ -31,7 +35,7 @@ struct Answered {
 /// The answer, if the request is the last one again and nothing has changed.
 pub(super) fn answer(api: &Api, memory: &Mutex<Memory>, request: &Parts) -> Option<Response<Full<Bytes>>> {
     let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
-    let last = memory.0.as_mut()?;
+    let last = memory.last.as_mut()?;
     let same = request.method == Method::GET
         && request.uri.query() == Some(&last.query)
         && request.uri.path() == token::PATH
@@ -62,5 +66,5 @@ pub(super) fn remember(
     }
     let query = request.uri.query().unwrap_or_default().to_owned();
     let answered = Answered { query, text: wants_text(request), terms, held, body };
-    memory.lock().unwrap_or_else(PoisonError::into_inner).0 = Some(answered);
+    memory.lock().unwrap_or_else(PoisonError::into_inner).last = Some(answered);
 }

@@ -57,15 +57,19 @@ pub fn json(status: StatusCode, body: &serde_json::Value) -> Response<Full<Bytes
     answer(status, "application/json", body.to_string())
 }
 
-/// What goes out: the answer or the problem, with what every answer has, and the request's body out of the way.
+/// What goes out: the answer or the problem, with what every answer has, and the request's body out of the way. `say` is
+/// asked whether one more problem is worth a line in the log, and how many were not since the last one that was.
 pub async fn conclude(
     result: Result<Response<Full<Bytes>>, Problem>,
     id: &RequestId,
     caller: &Caller,
     body: &mut Incoming,
+    say: impl FnOnce() -> Option<u64>,
 ) -> Response<Full<Bytes>> {
     let answer = result.unwrap_or_else(|problem| {
-        problem.log(id, caller);
+        if let Some(unsaid) = say() {
+            problem.log(id, caller, unsaid);
+        }
         problem.into_answer(id)
     });
     let mut answer = finish(answer, id);
@@ -77,7 +81,7 @@ pub async fn conclude(
 #[must_use]
 pub fn too_many(ids: &RequestIds) -> Response<Full<Bytes>> {
     let id = ids.next();
-    finish(Problem::too_many_requests("too many connections").into_answer(&id), &id)
+    finish(Problem::too_many_requests("too many connections, or too many in a second").into_answer(&id), &id)
 }
 
 /// Puts on what every answer has.

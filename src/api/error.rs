@@ -46,12 +46,14 @@ impl Problem {
         self
     }
 
-    /// Says in the log what the answer says, and what it does not.
-    pub fn log(&self, id: &RequestId, caller: &Caller) {
+    /// Says in the log what the answer says, and what it does not; and of how many of this caller's problems before it
+    /// nothing was said.
+    pub fn log(&self, id: &RequestId, caller: &Caller, unsaid: u64) {
         let (id, uid, pid, error) = (id.as_str(), caller.uid(), caller.pid(), self.error());
+        let unsaid = (unsaid > 0).then_some(unsaid);
         match &self.0.cause {
-            None => tracing::info!(id, uid, pid, error, "refused"),
-            Some(cause) => tracing::error!(id, uid, pid, error, cause, "failed"),
+            None => tracing::info!(id, uid, pid, error, unsaid, "refused"),
+            Some(cause) => tracing::error!(id, uid, pid, error, cause, unsaid, "failed"),
         }
     }
 
@@ -128,6 +130,17 @@ impl Problem {
     pub fn too_many_requests(detail: &str) -> Self {
         let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail);
         problem.retry_after(Duration::from_secs(1))
+    }
+
+    /// What a request is answered that comes too soon after others: it must cost less than an answer would.
+    #[must_use]
+    pub fn too_often(id: &RequestId) -> Response<Full<Bytes>> {
+        let body = format!(
+            r#"{{"type":"about:blank","title":"Too Many Requests","status":429,"error":"too_many_requests","detail":"too many requests a second","request_id":"{id}"}}"#
+        );
+        let mut answer = answer(StatusCode::TOO_MANY_REQUESTS, "application/problem+json", body);
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        answer
     }
 
     /// Ours; the log says what.
@@ -264,6 +277,7 @@ impl From<Failure> for Problem {
                 Self::too_many_requests("a token is replaced once a minute at most because a service refuses it")
                     .retry_after(retry_after)
             }
+            Failure::TooManyWaiting => Self::too_many_requests("too many requests wait for a token already"),
             Failure::Timeout => Self::new(
                 StatusCode::GATEWAY_TIMEOUT,
                 "timeout",

@@ -1,10 +1,9 @@
 //! `GET /v1/token/events`: the token now and after each refresh, `login_required` when there is none any more, and a comment
 //! every 15 seconds. Nothing piles up for who reads slowly: what is missed is missed, and the newest token comes next.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use hyper::Response;
 use hyper::body::{Body, Frame};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::api::error::Problem;
@@ -30,49 +29,6 @@ const BEAT: Duration = Duration::from_secs(15);
 const COMMENT: Bytes = Bytes::from_static(b":\n\n");
 /// How long an event waits for its reader to have taken the one before.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// The streams that are open, by uid.
-#[derive(Default)]
-pub struct Streams {
-    taken: Arc<Mutex<HashMap<u32, usize>>>,
-    /// Changes with the terms that they are open on.
-    terms: watch::Sender<()>,
-}
-
-/// One of them; free again when dropped.
-struct Seat {
-    uid: u32,
-    taken: Arc<Mutex<HashMap<u32, usize>>>,
-}
-
-impl Streams {
-    fn take(&self, uid: u32, most: usize) -> Option<Seat> {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = taken.get(&uid).copied().unwrap_or(0);
-        if own >= most {
-            return None;
-        }
-        taken.insert(uid, own + 1);
-        Some(Seat { uid, taken: Arc::clone(&self.taken) })
-    }
-
-    /// Other terms hold: each stream looks whether they still allow it.
-    pub fn look_again(&self) {
-        self.terms.send_replace(());
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = taken.get_mut(&self.uid) {
-            *own -= 1;
-            if *own == 0 {
-                taken.remove(&self.uid);
-            }
-        }
-    }
-}
 
 /// What a stream's answer consists of: whatever its task has to say.
 pub struct Events(mpsc::Receiver<Bytes>);
@@ -101,7 +57,7 @@ pub(super) async fn open(
     let bearer = runs::bearer(&request.headers);
     let shown = api.shown(&terms, caller, &bearer).await;
     let permit = token::permit(api, &terms, caller, asked.clone(), &shown)?;
-    let seat = api.streams.take(caller.uid(), terms.event_streams).ok_or_else(|| {
+    let place = api.load.streams.take(caller.uid(), terms.event_streams).ok_or_else(|| {
         api.metrics.requests_refused.with_label_values(&["event_streams"]).inc();
         Problem::too_many_requests("too many event streams")
     })?;
@@ -115,7 +71,7 @@ pub(super) async fn open(
             () = stream.run(permit, terms, shown) => {}
             () = tasks.stopping() => {}
         }
-        drop(seat);
+        drop(place);
     });
     let mut answer = Response::new(Events(receiver));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -145,7 +101,7 @@ impl Stream {
         let (broker, key) = (&self.api.broker, permit.key());
         // Before the first look, so that nothing happens in between.
         let (mut changes, mut runs) = (broker.changes(key), self.api.ended.changes());
-        let mut news_of_terms = self.api.streams.terms.subscribe();
+        let mut news_of_terms = self.api.news.subscribe();
         let (mut said, mut look) = (Said::Nothing, true);
         let mut beat = tokio::time::interval_at(Instant::now() + BEAT, BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -164,7 +120,9 @@ impl Stream {
             }
             if look {
                 let wanted = Wanted::default();
-                let mut vend = std::pin::pin!(broker.vend(&permit, &wanted, terms.request_timeout));
+                // Streams are counted themselves.
+                let room = || Some(());
+                let mut vend = std::pin::pin!(broker.vend(&permit, &wanted, terms.request_timeout, room));
                 let vended = loop {
                     tokio::select! {
                         vended = vend.as_mut() => break vended,

@@ -14,7 +14,7 @@ use crate::api::error::Problem;
 use crate::api::query::Query;
 use crate::api::{Api, answer};
 use crate::caller::Caller;
-use crate::model::{Expiry, Grant, GrantKey, GrantState, ServiceName, UserName};
+use crate::model::{Expiry, Failure, Grant, GrantKey, GrantState, ServiceName, UserName};
 use crate::policy::{Allowed, Shown};
 use crate::store::Which;
 
@@ -45,6 +45,9 @@ pub(super) async fn list(
         Shown::Pass(pass) => Some(pass.user().clone()),
         Shown::Nothing | Shown::Bad(_) | Shown::Unknown => None,
     });
+    let place = api.room_to_wait(caller, &terms).ok_or(Failure::TooManyWaiting)?;
+    // A list reads many rows, and the store is everybody's.
+    let _turn = place.turn().await;
     let which = Which { service: first.filter(|_| only).cloned(), user, ..Which::default() };
     let (mut grants, mut rows, mut more) = (Vec::new(), 0, true);
     while more && grants.len() < limit && rows < MOST_ROWS {

@@ -41,6 +41,7 @@ pub(super) async fn introspect(
     let shown = api.shown_in(&terms, caller, request).await;
     let allowed = terms.policy.usable(caller, &shown, service.as_ref(), |_| true)?;
     let wanted: Vec<&Allowed<'_>> = allowed.iter().collect();
+    let _place = api.room_to_wait(caller, &terms).ok_or(Failure::TooManyWaiting)?;
     let looking = look(api, &wanted, &token);
     let found =
         tokio::time::timeout(terms.request_timeout, looking).await.unwrap_or(Err(Failure::Timeout))?;

@@ -30,7 +30,8 @@ pub(super) async fn vend(
     let terms = api.terms.load_full();
     let shown = api.shown_in(&terms, caller, request).await;
     let permit = permit(api, &terms, caller, asked, &shown)?;
-    let (held, now) = api.broker.vend(&permit, &wanted, terms.request_timeout).await?;
+    let room = || api.room_to_wait(caller, &terms);
+    let (held, now) = api.broker.vend(&permit, &wanted, terms.request_timeout, room).await?;
     let token = &held.token;
     tracing::debug!(grant = %permit.key().grant, role = ?permit.key().role, version = token.version, "vended");
     let text = wants_text(request);

@@ -59,8 +59,7 @@ impl Reloader {
         let (setup, terms) = read.map_err(|error| vec![error.to_string()])??;
         self.engine.replace(setup);
         self.look.closely(terms.policy.looks_closely());
-        self.api.terms.store(Arc::new(terms));
-        self.api.streams.look_again();
+        self.api.replace(terms);
         Ok(())
     }
 }

@@ -42,6 +42,8 @@ pub enum Failure {
         /// When it may say so again.
         retry_after: Duration,
     },
+    /// The caller: so many of its requests wait already.
+    TooManyWaiting,
     /// Nobody: the caller did not want to wait longer; the refresh goes on.
     Timeout,
     /// Whoever imports: the refresh token is another user's.
@@ -64,6 +66,7 @@ impl Failure {
             | Self::Refused { .. }
             | Self::TokenInvalid { .. }
             | Self::RejectedTooOften { .. }
+            | Self::TooManyWaiting
             | Self::Timeout
             | Self::UserMismatch { .. }
             | Self::Internal(_) => self,
@@ -79,7 +82,7 @@ impl Failure {
             Self::TokenInvalid { .. } => "token_invalid",
             Self::ServerUnavailable { .. } => "authorization_server_unavailable",
             Self::StoreUnavailable { .. } => "store_unavailable",
-            Self::RejectedTooOften { .. } => "too_many_requests",
+            Self::RejectedTooOften { .. } | Self::TooManyWaiting => "too_many_requests",
             Self::Timeout => "timeout",
             Self::UserMismatch { .. } => "user_mismatch",
             Self::Internal(_) => "internal",

@@ -133,6 +133,7 @@ impl Inner {
                 Failure::Refused { .. }
                 | Failure::TokenInvalid { .. }
                 | Failure::RejectedTooOften { .. }
+                | Failure::TooManyWaiting
                 | Failure::Timeout
                 | Failure::UserMismatch { .. }
                 | Failure::Internal(_),

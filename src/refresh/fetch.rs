@@ -134,6 +134,7 @@ impl Inner {
             Failure::LoginRequired { .. }
             | Failure::StoreUnavailable { .. }
             | Failure::RejectedTooOften { .. }
+            | Failure::TooManyWaiting
             | Failure::Timeout
             | Failure::UserMismatch { .. }
             | Failure::Internal(_) => return failure,

@@ -3,6 +3,8 @@
 use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,13 +17,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The connection.
 pub(super) struct Patient<S> {
     stream: S,
+    /// Set whenever something comes in.
+    news: Arc<AtomicBool>,
     /// Runs while the client takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Patient<S> {
-    pub(super) fn new(stream: S) -> Self {
-        Self { stream, stalled: None }
+    pub(super) fn new(stream: S, news: Arc<AtomicBool>) -> Self {
+        Self { stream, news, stalled: None }
     }
 
     fn judge<T>(&mut self, written: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
@@ -43,7 +47,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.news.store(true, Ordering::Relaxed);
+        }
+        read
     }
 }
 
@@ -87,7 +96,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_does_not_read_is_given_up_and_who_reads_slowly_is_not() {
         let (ours, mut theirs) = tokio::io::duplex(10);
-        let mut patient = Patient::new(ours);
+        let mut patient = Patient::new(ours, Arc::default());
         let reading = async {
             let mut buffer = [0; 10];
             for _ in 0..5 {

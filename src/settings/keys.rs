@@ -143,6 +143,12 @@ pub const KEYS: &[Key] = &[
     key("refresh.min_ttl", Duration, "No token with less left is handed out unless asked."),
     key("log.format", Choice(&["json", "text"]), "Lines for machines, or for people."),
     key("log.level", Choice(&["error", "warn", "info", "debug", "trace"]), "The least that is said."),
+    key(
+        "limits.requests_per_second",
+        Number(1, 1_000_000),
+        "Requests of one uid a second, and so many at once; more are answered 429.",
+    ),
+    key("limits.waiting_requests", Number(1, 100_000), "Requests of one uid that wait at the same time."),
     key("limits.event_streams", Number(0, 100_000), "Event streams of one uid; more are answered 429."),
     key("notify.warn_before", Duration, "How long before a grant ends by itself that is said."),
 ];

@@ -55,8 +55,8 @@ const MAY_NAME: [(&str, &[&str]); 28] = [
     (
         "api",
         &[
-            "broker", "caller", "entropy", "jwt", "metrics", "model", "policy", "runs", "secret", "server",
-            "store", "tasks",
+            "broker", "caller", "clock", "entropy", "jwt", "metrics", "model", "policy", "runs", "secret",
+            "server", "store", "tasks",
         ],
     ),
     (

@@ -29,6 +29,7 @@ mod inherited;
 mod interface;
 mod kills;
 mod lifecycle;
+mod limits;
 mod passes;
 mod refusals;
 mod reload;
