@@ -17,6 +17,7 @@ use crate::api::answer::{self, request_id};
 use crate::api::body;
 use crate::api::error::Problem;
 use crate::api::query::Query;
+use crate::audit::Audit;
 use crate::cache::TokenCache;
 use crate::clock::{Clock, Moment};
 use crate::model::{GrantKey, RequestIds, RunId, Service, ServiceName, UserName};
@@ -24,6 +25,9 @@ use crate::ready::Ready;
 use crate::refresh::Engine;
 use crate::server::{Handler, Peer};
 use crate::store::Store;
+
+/// What is recorded.
+mod audited;
 
 /// Grants: list, import, refresh, revoke; and users, who are forgotten.
 mod grants;
@@ -54,6 +58,8 @@ pub struct Admin {
     pub started: Moment,
     /// Names requests.
     pub ids: RequestIds,
+    /// Where it is recorded what they do.
+    pub audit: Audit,
 }
 
 /// How long an administrator waits for an authorization server at most.
@@ -87,6 +93,9 @@ impl Handler for Admin {
             return answer::finish(Problem::access_denied().into_answer(&id), &id);
         };
         let result = self.route(&request, &mut body).await;
+        if let Some(event) = audited::event(caller, &id, &request, &result).filter(|_| self.audit.is_on()) {
+            self.audit.record(event);
+        }
         answer::conclude(result, &id, caller, &mut body, || Some(0)).await
     }
 }

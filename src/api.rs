@@ -12,6 +12,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::watch;
 
+use crate::audit::Audit;
 use crate::broker::Broker;
 use crate::caller::Caller;
 use crate::clock::Clock;
@@ -39,6 +40,9 @@ mod token;
 
 /// The same question on the same connection.
 mod again;
+
+/// What is recorded.
+mod audited;
 
 /// `GET /v1/token/events`.
 mod events;
@@ -90,6 +94,8 @@ pub struct Api {
     pub ids: RequestIds,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Where it is recorded who gets what.
+    pub audit: Audit,
 }
 
 /// On what terms workers get something.
@@ -163,18 +169,19 @@ impl Handler for Api {
                 }
                 Err(problem) => {
                     self.note(&problem);
+                    audited::refusal(self, caller, &id, &request, &problem);
                     return answer::conclude(Err(problem), &id, caller, &mut body, say)
                         .await
                         .map(Either::Left);
                 }
             }
         }
-        let result = match again::answer(self, memory, &request) {
+        let result = match again::answer(self, memory, &request, (caller, &id)) {
             Some(answer) => Ok(answer),
-            None => self
-                .route(caller, memory, &request, &mut body)
-                .await
-                .inspect_err(|problem| self.note(problem)),
+            None => self.route((caller, &id), memory, &request, &mut body).await.inspect_err(|problem| {
+                self.note(problem);
+                audited::refusal(self, caller, &id, &request, problem);
+            }),
         };
         answer::conclude(result, &id, caller, &mut body, say).await.map(Either::Left)
     }
@@ -248,7 +255,7 @@ impl Api {
 
     async fn route(
         &self,
-        caller: &Caller,
+        (caller, id): (&Caller, &RequestId),
         memory: &Mutex<Memory>,
         request: &Parts,
         body: &mut Incoming,
@@ -256,7 +263,7 @@ impl Api {
         answer::check_head(request)?;
         let read = matches!(request.method, Method::GET | Method::HEAD);
         match request.uri.path() {
-            "/v1/token" if read => token::vend(self, caller, memory, request).await,
+            "/v1/token" if read => token::vend(self, (caller, id), memory, request).await,
             "/v1/services" if read => services::list(self, caller, request).await,
             "/v1/grants" if read => grants::list(self, caller, request).await,
             "/v1/openapi.json" if read => {

@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, watch};
 use crate::admin::observe::{Observe, Observing};
 use crate::admin::{Admin, Reload};
 use crate::api::{Api, Load, Terms};
+use crate::audit::{self, Audit, Event};
 use crate::authorization_server::http::HttpClient;
 use crate::broker::Broker;
 use crate::cache::TokenCache;
@@ -37,13 +38,16 @@ use crate::tasks::Tasks;
 mod open;
 mod reload;
 
-use open::{bind_metrics, open_store, setup};
+use open::{bind_metrics, open_audit, open_store, setup};
 use reload::Reloader;
 
 /// What is read of a head at all; what is too large below that is refused in our own words.
 const HEAD: usize = 64 * 1024;
 const HEADERS: usize = 256;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a stop waits for the audit log's disk.
+const PATIENCE_FOR_AUDIT: Duration = Duration::from_secs(10);
+const PATIENCE_WHEN_FORCED: Duration = Duration::from_secs(1);
 /// Administrators are few.
 const ADMIN_CONNECTIONS: usize = 64;
 
@@ -85,6 +89,7 @@ pub struct App {
     ready: Ready,
     engine: Engine,
     store: Arc<dyn Store>,
+    audit: Audit,
     vending: (Listening, Arc<Api>, Limits),
     admin: (Listening, Arc<Admin>, Limits),
     observing: Observing,
@@ -97,6 +102,7 @@ pub struct Running {
     tasks: Tasks,
     engine: Engine,
     store: Arc<dyn Store>,
+    audit: Audit,
     reload: Arc<dyn Reload>,
     metrics_address: SocketAddr,
     _observing: Observing,
@@ -121,6 +127,8 @@ impl App {
         let (listener, metrics_address) = bind_metrics(&settings).await?;
         let observing = observe.start(listener).map_err(|error| StartError::Failed(error.to_string()))?;
         let Ports { clock, entropy } = ports.clone();
+        let audit = open_audit(&settings, &ports, &metrics, &ready)?;
+        audit.record(Event::new(audit::Kind::Start, "ok").detail(env!("CARGO_PKG_VERSION")));
         let store =
             Arc::new(MeteredStore::new(store, Arc::clone(&clock), Arc::clone(&metrics), ready.clone()));
         let runs: Arc<dyn RunStore> = store.clone();
@@ -130,7 +138,7 @@ impl App {
         let ended = EndedRuns::load(runs, clock.now().wall).await;
         let ended = Arc::new(ended.map_err(|error| StartError::Failed(error.to_string()))?);
         let terms = terms(&settings, &setup, &ports, &ended).map_err(StartError::Failed)?;
-        look.closely(terms.policy.looks_closely());
+        look.closely(audit.is_on() || terms.policy.looks_closely());
         let parts = Parts {
             store: Arc::clone(&store),
             cache: cache.clone(),
@@ -140,6 +148,7 @@ impl App {
             tasks: tasks.clone(),
             ready: ready.clone(),
             metrics: Arc::clone(&metrics),
+            audit: audit.clone(),
         };
         let engine = Engine::new(parts, setup);
         let api = Arc::new(Api {
@@ -153,6 +162,7 @@ impl App {
             tasks: tasks.clone(),
             ids: RequestIds::new(&*entropy),
             metrics: Arc::clone(&metrics),
+            audit: audit.clone(),
         });
         let reload = Arc::new(Reloader {
             path: settings.path.clone(),
@@ -162,6 +172,7 @@ impl App {
             look: look.clone(),
             ports,
             metrics: Arc::clone(&metrics),
+            audit: audit.clone(),
             turn: Mutex::default(),
         });
         let admin = Arc::new(Admin {
@@ -174,6 +185,7 @@ impl App {
             started: clock.now(),
             clock,
             ids: RequestIds::new(&*entropy),
+            audit: audit.clone(),
         });
         // In this order: who sees the vending socket may count on the other one.
         let mut open = |config| socket::open(config, &mut inherited).map_err(StartError::Failed);
@@ -198,6 +210,7 @@ impl App {
             ready,
             engine,
             store,
+            audit,
             observing,
             metrics_address,
             latch,
@@ -232,6 +245,7 @@ impl App {
             tasks: self.tasks,
             engine: self.engine,
             store: self.store,
+            audit: self.audit,
             reload,
             metrics_address: self.metrics_address,
             _observing: self.observing,
@@ -254,12 +268,16 @@ impl Running {
 
     /// Reads the configuration again. The log says what came of it.
     pub async fn reload(&self) {
-        let _logged = self.reload.reload().await;
+        let result = self.reload.reload().await;
+        let event = Event::new(audit::Kind::Reload, if result.is_ok() { "ok" } else { "refused" });
+        self.audit.record(event.detail("SIGHUP"));
     }
 
     /// What a process does that may not wait for the rest: what a grant depends on is put where the next start finds it.
     pub async fn force(&self) {
         self.engine.spill().await;
+        self.audit.record(Event::new(audit::Kind::Stop, "forced"));
+        self.audit.close(PATIENCE_WHEN_FORCED).await;
     }
 
     /// Stops: no new connections, then requests, refreshes and what they have to write are finished, then the store is
@@ -267,6 +285,9 @@ impl Running {
     pub async fn stop(&self) {
         self.tasks.stop();
         self.tasks.stopped().await;
+        // Before the store, whose lock keeps the next process away from what lies beside it.
+        self.audit.record(Event::new(audit::Kind::Stop, "ok"));
+        self.audit.close(PATIENCE_FOR_AUDIT).await;
         self.store.close().await;
         tracing::info!("stopped");
     }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use crate::clock::Timestamp;
 use crate::jwt::{Claims, Expectation, Verified, VerifyError};
-use crate::model::Scope;
+use crate::model::{Reference, Scope};
 use crate::secret::Secret;
 
 /// Sorts a token endpoint's answer; pure.
@@ -40,10 +40,10 @@ pub mod keys;
 pub trait AuthorizationServer: Send + Sync {
     /// Presents `refresh_token` once, for `scope` (RFC 6749 §6). Takes at most `deadline`, after which the connection
     /// is reset; never tries again by itself.
-    async fn refresh(&self, refresh_token: &Secret, scope: &Scope, deadline: Duration) -> Exchange;
+    async fn refresh(&self, refresh_token: &Secret, scope: &Scope, deadline: Duration) -> Reply;
 
     /// Asks for a token that speaks for the client itself (RFC 6749 §4.4), under the same rules.
-    async fn client_credentials(&self, scope: &Scope, deadline: Duration) -> Exchange;
+    async fn client_credentials(&self, scope: &Scope, deadline: Duration) -> Reply;
 
     /// Asks the server to forget a refresh token and all that came of it (RFC 7009). Asking again does no harm.
     async fn revoke(&self, refresh_token: &Secret) -> Revocation;
@@ -123,6 +123,21 @@ pub enum Exchange {
     Refused(Refusal),
     /// Anything else: the server may or may not have acted.
     InDoubt(String),
+}
+
+/// How a refresh ended, and what the server calls it.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// How.
+    pub exchange: Exchange,
+    /// What it calls it, where it calls it anything.
+    pub reference: Reference,
+}
+
+impl From<Exchange> for Reply {
+    fn from(exchange: Exchange) -> Self {
+        Self { exchange, reference: Reference::default() }
+    }
 }
 
 /// A token response (RFC 6749 §5.1).

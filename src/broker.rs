@@ -35,6 +35,8 @@ pub struct Broker {
 pub struct Held {
     /// The token.
     pub token: Arc<CachedToken>,
+    /// It could not be refreshed when it was due.
+    pub stale: bool,
     wanted: Duration,
     generation: u64,
     requests: IntCounter,
@@ -93,7 +95,7 @@ impl Broker {
         let is_there = self.cache.get(key).is_some_and(|there| Arc::ptr_eq(&there, &token));
         let generation = if is_there { generation } else { u64::MAX };
         let wanted = self.engine.life().wanted(token.issued.expires_in, wanted.min_ttl);
-        Ok((Held { token, wanted, generation, requests }, judged_at))
+        Ok((Held { token, stale: word == "stale", wanted, generation, requests }, judged_at))
     }
 
     /// Whether a token that was handed out can be again, as if it were asked for anew: the time for the answer, or `None`
@@ -116,6 +118,19 @@ impl Broker {
     #[must_use]
     pub fn changes(&self, key: &TokenKey) -> watch::Receiver<u64> {
         self.engine.changes(key)
+    }
+
+    /// Counts the grants that end, and other reasons to look at a token again.
+    #[must_use]
+    pub fn endings(&self) -> u64 {
+        self.engine.endings()
+    }
+
+    /// Whether the token's grant still lived just now, if it did when `endings` were counted. That may be denied of one
+    /// that does, when another one has ended meanwhile and there was no room for this token in memory.
+    #[must_use]
+    pub fn still_has(&self, key: &TokenKey, endings: u64) -> bool {
+        self.engine.endings() == endings || self.cache.get(key).is_some()
     }
 
     /// Says that somebody uses the token, without handing it out. `false` if there is none that could be.

@@ -2,16 +2,16 @@
 //! every read.
 
 use std::io::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use moka::sync::Cache;
 use serde_json::json;
 
 use crate::clock::Moment;
-use crate::jwt::Verified;
-use crate::model::{Issued, Scope, TokenKey};
+use crate::jwt::{self, Verified};
+use crate::model::{Issued, Scope, TokenKey, TokenMark};
 use crate::secret::Secret;
 
 /// Tokens kept at most; a token takes about 3 KB with its prepared answer.
@@ -83,6 +83,7 @@ pub struct CachedToken {
     // The JSON answer, cut where `expires_in` stands: only that number changes between two answers.
     head: Vec<u8>,
     tail: Vec<u8>,
+    mark: OnceLock<TokenMark>,
 }
 
 impl Default for TokenCache {
@@ -171,13 +172,19 @@ impl CachedToken {
         let tail = tail.to_string();
         let head = format!("{},\"expires_in\":", head.trim_end_matches('}')).into_bytes();
         let tail = format!(",{}", tail.trim_start_matches('{')).into_bytes();
-        Self { verified, issued, scope, version, usage, head, tail }
+        Self { verified, issued, scope, version, usage, head, tail, mark: OnceLock::new() }
     }
 
     /// The bearer token.
     #[must_use]
     pub fn token(&self) -> &Secret {
         self.verified.token()
+    }
+
+    /// What names it in the audit log.
+    #[must_use]
+    pub fn mark(&self) -> &TokenMark {
+        self.mark.get_or_init(|| jwt::mark(self.token()))
     }
 
     /// What `/v1/token` answers at `now`.

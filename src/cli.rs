@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 mod arguments;
+/// Looks into the audit log.
+mod audit;
 /// Speaks HTTP over a Unix socket.
 mod client;
 mod config;
@@ -19,7 +21,7 @@ mod status;
 mod terminal;
 mod token;
 
-use arguments::{Cli, Command, ConfigCommand, KeyCommand};
+use arguments::{AuditCommand, Cli, Command, ConfigCommand, KeyCommand};
 
 /// How a command ended; the numbers are those of `sysexits.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +82,7 @@ pub fn run() -> ExitCode {
             Command::Run(command) => run::run(command).await.into(),
             Command::Status { json, socket } => status::status(&socket.admin_socket, json).await.into(),
             Command::Key(KeyCommand::Generate) => key::generate().into(),
+            Command::Audit(AuditCommand::Verify(args)) => audit::verify(&args).into(),
             Command::Config(ConfigCommand::Example) => config::example().into(),
             Command::Config(ConfigCommand::Schema) => config::schema().into(),
             Command::Config(ConfigCommand::Check(file)) => config::check(&file.config).into(),

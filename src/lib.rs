@@ -100,6 +100,9 @@ pub mod metrics;
 /// Tasks that have an owner.
 pub mod tasks;
 
+/// What was done, in lines that can't be changed unseen.
+pub mod audit;
+
 /// What is being waited for.
 pub mod ready;
 

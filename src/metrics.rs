@@ -105,6 +105,8 @@ metrics! {
         "Connections and requests refused because a limit was reached or they were malformed";
     reloads: IntCounterVec = "bursar_reloads_total" ["result"] PLAIN
         "Configurations read again, by result";
+    audit_events: IntCounterVec = "bursar_audit_events_total" ["result"] PLAIN
+        "Lines of the audit log written, events lost, and tokens refused because their line could not be written";
     build_info: IntGaugeVec = "bursar_build_info" ["version"] PLAIN
         "1, labelled with the version";
 }

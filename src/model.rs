@@ -9,9 +9,11 @@ mod service;
 mod token;
 
 pub use entitlement::Entitlement;
-pub use failure::Failure;
+pub use failure::{Failure, Reference};
 pub use grant::{EndReason, Expiry, Grant, GrantState, Rotation, SameOrNew};
-pub use ids::{GrantId, GrantKey, RequestId, RequestIds, RoleName, RunId, ServiceName, TokenKey, UserName};
+pub use ids::{
+    GrantId, GrantKey, RequestId, RequestIds, RoleName, RunId, ServiceName, TokenKey, TokenMark, UserName,
+};
 pub use scope::{Scope, ScopeError};
 pub use service::{Kind, Service, SpeaksFor};
 pub use token::{Freshness, Issued, Life};

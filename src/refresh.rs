@@ -19,6 +19,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc};
 
+use crate::audit::Audit;
 use crate::authorization_server::Unverified;
 use crate::cache::{CachedToken, TokenCache};
 use crate::clock::Clock;
@@ -34,6 +35,7 @@ use crate::tasks::Tasks;
 
 mod admission;
 mod ahead;
+mod audited;
 mod budget;
 mod doubts;
 mod exchange;
@@ -92,6 +94,8 @@ pub struct Parts {
     pub ready: Ready,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Where refreshes and ends are recorded.
+    pub audit: Audit,
 }
 
 /// The engine; clones share it.
@@ -229,6 +233,12 @@ impl Engine {
         self.0.expiries.notify_one();
         self.0.revoking.wake();
         Ok(in_doubt.len())
+    }
+
+    /// Another number after each grant that has ended, and each configuration.
+    #[must_use]
+    pub fn endings(&self) -> u64 {
+        *self.0.endings()
     }
 
     /// A service as it is configured now.

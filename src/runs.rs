@@ -73,6 +73,17 @@ impl Passes {
         if self.ended.contains(pass.run()) { Err(Unbelieved::Ended) } else { Ok(()) }
     }
 
+    /// The same of what a request showed when it was judged.
+    ///
+    /// # Errors
+    /// Why the pass counts no longer.
+    pub fn still_shown(&self, shown: &Shown) -> Result<(), Unbelieved> {
+        match shown {
+            Shown::Pass(pass) => self.still(pass),
+            Shown::Nothing | Shown::Bad(_) | Shown::Unknown => Ok(()),
+        }
+    }
+
     async fn read(&self, pass: &Secret) -> Shown {
         let Some((expected, keys)) = &self.expected else { return Shown::Bad(Unbelieved::NotTaken) };
         // Newer keys unmake what older ones have proved.

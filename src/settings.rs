@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::audit;
 use crate::authorization_server::Endpoints;
 use crate::authorization_server::client_authentication::Method;
 use crate::authorization_server::http::Proxies;
@@ -60,6 +61,8 @@ pub struct Settings {
     pub per_uid: PerUid,
     /// How long before a grant ends by itself that is said.
     pub warn_before: Duration,
+    /// What is recorded, and what if it can't be.
+    pub audit: audit::Terms,
 }
 
 /// What one uid may ask of the vending socket.
@@ -92,6 +95,8 @@ pub struct Fixed {
     pub key_file: PathBuf,
     /// How to log.
     pub log: Log,
+    /// Where what was done is recorded, if it is.
+    pub audit: Option<audit::Config>,
 }
 
 impl Fixed {
@@ -104,6 +109,7 @@ impl Fixed {
             ("admin", self.admin != other.admin || self.metrics != other.metrics),
             ("store", self.database != other.database || self.key_file != other.key_file),
             ("log", self.log != other.log),
+            ("audit", self.audit != other.audit),
         ];
         sections.into_iter().filter(|(_, changed)| *changed).map(|(section, _)| section).collect()
     }
@@ -196,6 +202,7 @@ impl Settings {
         let store = root.section("store");
         let refresh = root.section("refresh");
         let log = root.section("log");
+        let audit = root.section("audit");
         let limits = root.section("limits");
         let notify = root.section("notify");
         let lease = refresh.duration("lease", Duration::from_secs(10));
@@ -213,6 +220,7 @@ impl Settings {
             database: read_database(&store),
             key_file: read_key_file(&store),
             log: read_log(&log),
+            audit: read_audit(&audit),
         };
         let settings = Self {
             path: None,
@@ -231,11 +239,24 @@ impl Settings {
                 waiting_requests: limits.number("waiting_requests", 256, 1..=100_000),
             },
             warn_before: notify.duration("warn_before", Duration::from_hours(3 * 24)),
+            audit: read_audit_terms(&audit),
         };
         if settings.fixed.socket.path == settings.fixed.admin.path {
             admin.problem("path", "must not be the vending socket's");
         }
-        for section in [socket, admin, store, refresh, log, limits, notify, root] {
+        if let Some(log) = &settings.fixed.audit {
+            let (database, key_file) = (&settings.fixed.database, &settings.fixed.key_file);
+            if log.file == *database {
+                audit.problem("file", "must not be the database");
+            }
+            if log.key_file.as_ref() == Some(key_file) {
+                audit.problem(
+                    "key_file",
+                    "must not be the store's key: who may verify the log need not open the store",
+                );
+            }
+        }
+        for section in [socket, admin, store, refresh, log, audit, limits, notify, root] {
             section.finish();
         }
         let found = problems.found();
@@ -316,6 +337,32 @@ fn read_log(section: &Section<'_>) -> Log {
     let format = section.choice("format", &["json", "text"]).unwrap_or("json");
     let level = section.choice("level", &["error", "warn", "info", "debug", "trace"]).unwrap_or("info");
     Log { json: format == "json", level: level.parse().unwrap_or(tracing::Level::INFO) }
+}
+
+/// None where no file is named.
+fn read_audit(section: &Section<'_>) -> Option<audit::Config> {
+    let key_file = section.has("key_file").then(|| section.file("key_file", None));
+    if let Some(Err(error)) = key_file.as_deref().map(audit::chain::Key::from_file) {
+        section.problem("key_file", error);
+    }
+    if !section.has("file") && ["key_file", "vends", "on_failure"].iter().any(|key| section.has(key)) {
+        section.missing(
+            "file",
+            "is missing: where the audit log is written, such as \"/var/log/bursar/audit.jsonl\"",
+        );
+    }
+    let file = section.has("file").then(|| section.path("file", None))?;
+    if !file.is_absolute() {
+        section.problem("file", "must be an absolute path, so that it is the same file after each start");
+    }
+    Some(audit::Config { file, key_file })
+}
+
+fn read_audit_terms(section: &Section<'_>) -> audit::Terms {
+    audit::Terms {
+        first_only: section.choice("vends", &["all", "first"]) == Some("first"),
+        refuse: section.choice("on_failure", &["continue", "refuse"]) == Some("refuse"),
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bursar::authorization_server::{
-    AuthorizationServer, Exchange, Expected, Introspection, RateLimit, Refusal, Revocation, Tokens,
+    AuthorizationServer, Exchange, Expected, Introspection, RateLimit, Refusal, Reply, Revocation, Tokens,
     Unverified,
 };
 use bursar::cache::TokenCache;
@@ -180,7 +180,7 @@ impl Okta {
 
 #[async_trait]
 impl AuthorizationServer for Okta {
-    async fn refresh(&self, refresh_token: &Secret, scope: &Scope, deadline: Duration) -> Exchange {
+    async fn refresh(&self, refresh_token: &Secret, scope: &Scope, deadline: Duration) -> Reply {
         let (at, latency) = (self.clock.at(), Duration::from_millis(50 + self.entropy.below(101)));
         if self.outage.as_ref().is_some_and(|outage| outage.contains(&at)) {
             self.ledger().in_vain += 1;
@@ -188,15 +188,15 @@ impl AuthorizationServer for Okta {
             let sent = self.entropy.below(10) == 0;
             tokio::time::sleep(if sent { deadline } else { latency }).await;
             let why = "an outage".to_owned();
-            return if sent { Exchange::InDoubt(why) } else { Exchange::NotSent(why) };
+            return if sent { Exchange::InDoubt(why) } else { Exchange::NotSent(why) }.into();
         }
         let answer = self.act(at, refresh_token, scope);
         tokio::time::sleep(latency).await;
-        answer
+        answer.into()
     }
 
-    async fn client_credentials(&self, _: &Scope, _: Duration) -> Exchange {
-        Exchange::NotSent("there are only users here".to_owned())
+    async fn client_credentials(&self, _: &Scope, _: Duration) -> Reply {
+        Exchange::NotSent("there are only users here".to_owned()).into()
     }
 
     async fn revoke(&self, _: &Secret) -> Revocation {

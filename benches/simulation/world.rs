@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bursar::audit::Audit;
 use bursar::authorization_server::AuthorizationServer;
 use bursar::broker::{Broker, Wanted};
 use bursar::cache::TokenCache;
@@ -97,6 +98,7 @@ impl World {
             tasks: tasks.clone(),
             ready: Ready::default(),
             metrics: Arc::clone(&metrics),
+            audit: Audit::none(),
         };
         let engine = Engine::new(parts, setup(service, okta, per_minute, keep_alive));
         engine.recover().await.unwrap();

@@ -51,6 +51,10 @@ pub(super) async fn status(admin: &Admin) -> Result<Response<Full<Bytes>>, Probl
         })
         .collect();
     let waiting = admin.ready.waiting_for();
+    let audit = admin
+        .audit
+        .status()
+        .map(|log| json!({ "file": log.file.display().to_string(), "seq": log.seq, "failing": log.failing }));
     let body = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "started_at": admin.started.wall.to_string(),
@@ -63,6 +67,7 @@ pub(super) async fn status(admin: &Admin) -> Result<Response<Full<Bytes>>, Probl
         "access_tokens_cached": admin.cache.count(),
         "tokens_in_use": due.len(),
         "next_refreshes": next,
+        "audit": audit,
     });
     Ok(answer::json(StatusCode::OK, &body))
 }

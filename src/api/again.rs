@@ -1,6 +1,8 @@
 //! A worker asks for the same token again and again: on one connection the same question gets the same answer without being
 //! read, decided and looked up anew, as long as nothing that the answer rests on has changed.
 //!
+//! Each time is a line in the audit log, unless once per token and caller is enough.
+//!
 //! Who asks can't change on a connection. What can: the rules (a reload), the token (a refresh, an end), its age.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,8 +14,11 @@ use hyper::http::request::Parts;
 use hyper::{Method, Response};
 
 use crate::api::token::{self, wants_text};
-use crate::api::{Api, Terms};
+use crate::api::{Api, Terms, audited};
 use crate::broker::Held;
+use crate::caller::Caller;
+use crate::model::RequestId;
+use crate::policy::Permit;
 
 /// What was asked last on a connection, and what was answered.
 #[derive(Default)]
@@ -24,6 +29,7 @@ pub struct Memory {
 }
 
 struct Answered {
+    permit: Permit,
     query: String,
     text: bool,
     terms: Arc<Terms>,
@@ -33,7 +39,16 @@ struct Answered {
 }
 
 /// The answer, if the request is the last one again and nothing has changed.
-pub(super) fn answer(api: &Api, memory: &Mutex<Memory>, request: &Parts) -> Option<Response<Full<Bytes>>> {
+pub(super) fn answer(
+    api: &Api,
+    memory: &Mutex<Memory>,
+    request: &Parts,
+    (caller, id): (&Caller, &RequestId),
+) -> Option<Response<Full<Bytes>>> {
+    if api.audit.waits() {
+        // Much can change until its line is written.
+        return None;
+    }
     let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
     let last = memory.last.as_mut()?;
     let same = request.method == Method::GET
@@ -50,6 +65,9 @@ pub(super) fn answer(api: &Api, memory: &Mutex<Memory>, request: &Parts) -> Opti
     if last.body.0 != left && !last.text {
         last.body = (left, last.held.token.json(&now).into());
     }
+    if api.audit.writes_each() {
+        api.audit.record(audited::vend(caller, id, &last.permit, &last.held));
+    }
     Some(token::answer(last.text, last.body.1.clone()))
 }
 
@@ -58,13 +76,13 @@ pub(super) fn remember(
     memory: &Mutex<Memory>,
     request: &Parts,
     terms: Arc<Terms>,
-    held: Held,
+    (permit, held): (Permit, Held),
     body: (u64, Bytes),
 ) {
     if request.method != Method::GET || request.headers.contains_key(AUTHORIZATION) {
         return;
     }
     let query = request.uri.query().unwrap_or_default().to_owned();
-    let answered = Answered { query, text: wants_text(request), terms, held, body };
+    let answered = Answered { permit, query, text: wants_text(request), terms, held, body };
     memory.lock().unwrap_or_else(PoisonError::into_inner).last = Some(answered);
 }

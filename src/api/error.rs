@@ -165,6 +165,27 @@ impl Problem {
         self.0.error
     }
 
+    /// Its status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.0.status
+    }
+
+    /// One of its members that is a text.
+    #[must_use]
+    pub fn text(&self, member: &str) -> Option<&str> {
+        self.0.members.get(member).and_then(Value::as_str)
+    }
+
+    /// The token may not leave, since its line in the audit log can't be written.
+    #[must_use]
+    pub fn not_audited() -> Self {
+        let detail =
+            "the audit log can't be written, and no token is handed out without it (audit.on_failure)";
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", detail);
+        problem.retry_after(Duration::from_secs(1))
+    }
+
     /// The answer.
     #[must_use]
     pub fn into_answer(self, id: &RequestId) -> Response<Full<Bytes>> {

@@ -17,8 +17,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::api::error::Problem;
 use crate::api::query::Query;
-use crate::api::{Api, Terms, token};
-use crate::broker::Wanted;
+use crate::api::{Api, Terms, audited, token};
+use crate::broker::{Held, Wanted};
 use crate::caller::Caller;
 use crate::model::{Failure, RequestId};
 use crate::policy::{Permit, Shown, TokenRequest};
@@ -129,6 +129,12 @@ impl Stream {
                         _ = beat.tick() => if !self.send(COMMENT).await { return },
                     }
                 };
+                let is_recorded = match &vended {
+                    Ok((held, _)) if said != Said::Token(held.token.version) => {
+                        self.record(&permit, held, &terms).await
+                    }
+                    Ok(_) | Err(_) => true,
+                };
                 if !Arc::ptr_eq(&terms, &self.api.terms.load()) {
                     // Another configuration has come meanwhile: first whether it still allows this.
                     continue;
@@ -138,6 +144,8 @@ impl Stream {
                     continue;
                 }
                 let event = match vended {
+                    // Not handed out without its line; looked at again with the next beat.
+                    Ok(_) if !is_recorded => (Said::Nothing, Bytes::new()),
                     Ok((held, now)) => {
                         look = false;
                         let news = Said::Token(held.token.version);
@@ -177,6 +185,18 @@ impl Stream {
                 () = self.events.closed() => return,
             }
         }
+    }
+
+    /// Whether the token may be sent as far as the audit log is concerned.
+    async fn record(&self, permit: &Permit, held: &Held, terms: &Terms) -> bool {
+        if !self.api.audit.is_on() {
+            return true;
+        }
+        let endings = self.api.broker.endings();
+        let vend = audited::vend(&self.caller, &self.id, permit, held);
+        let written = self.api.audit.vend(vend, terms.request_timeout).await.is_ok();
+        // It may have ended while its line was waited for.
+        written && (!self.api.audit.waits() || self.api.broker.still_has(permit.key(), endings))
     }
 
     /// Whether the reader took it.

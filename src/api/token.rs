@@ -1,46 +1,72 @@
 //! `GET /v1/token`: the request's shape, then the rule, then the grant; refusals in that order.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{ACCEPT, HeaderValue, VARY};
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
+use tokio::time::Instant;
 
 use crate::api::error::Problem;
 use crate::api::query::Query;
-use crate::api::{Api, Memory, Terms, again, answer};
+use crate::api::{Api, Memory, Terms, again, answer, audited};
+use crate::audit::NotWritten;
 use crate::broker::Wanted;
 use crate::caller::Caller;
-use crate::policy::{Permit, Shown, TokenRequest};
+use crate::model::{Failure, RequestId};
+use crate::policy::{Denied, Permit, Shown, TokenRequest};
 
 pub(super) const PATH: &str = "/v1/token";
+/// How often a token is looked for anew because something has changed while its line was waited for.
+const ROUNDS: u32 = 3;
 const PARAMETERS: [&str; 5] = ["service", "user", "role", "min_ttl", "rejected"];
 
 pub(super) async fn vend(
     api: &Api,
-    caller: &Caller,
+    (caller, id): (&Caller, &RequestId),
     memory: &Mutex<Memory>,
     request: &Parts,
 ) -> Result<Response<Full<Bytes>>, Problem> {
+    let asked_at = Instant::now();
     let query = Query::parse(request.uri.query(), &PARAMETERS)?;
     let asked = asked(&query)?;
     let wanted = Wanted { min_ttl: query.seconds("min_ttl")?, rejected: query.digest("rejected")? };
-    let terms = api.terms.load_full();
-    let shown = api.shown_in(&terms, caller, request).await;
-    let permit = permit(api, &terms, caller, asked, &shown)?;
-    let room = || api.room_to_wait(caller, &terms);
-    let (held, now) = api.broker.vend(&permit, &wanted, terms.request_timeout, room).await?;
-    let token = &held.token;
-    tracing::debug!(grant = %permit.key().grant, role = ?permit.key().role, version = token.version, "vended");
-    let text = wants_text(request);
-    let body: Bytes = if text { token.token().expose().to_owned().into() } else { token.json(&now).into() };
-    let left = token.issued.remaining(&now).as_secs();
-    if wanted.rejected.is_none() {
-        again::remember(memory, request, terms, held, (left, body.clone()));
+    for _ in 0..ROUNDS {
+        let terms = api.terms.load_full();
+        let shown = api.shown_in(&terms, caller, request).await;
+        let permit = permit(api, &terms, caller, asked.clone(), &shown)?;
+        let patience = terms.request_timeout.saturating_sub(asked_at.elapsed());
+        let endings = api.broker.endings();
+        let room = || api.room_to_wait(caller, &terms);
+        let (held, now) = api.broker.vend(&permit, &wanted, patience, room).await?;
+        // The run may have ended while its token was waited for.
+        terms.passes.still_shown(&shown).map_err(Denied::BadPass)?;
+        let (key, token) = (permit.key(), &held.token);
+        if api.audit.is_on() {
+            let patience = terms.request_timeout.saturating_sub(asked_at.elapsed());
+            let vend = audited::vend(caller, id, &permit, &held);
+            api.audit.vend(vend, patience).await.map_err(|NotWritten| Problem::not_audited())?;
+            let unchanged = Arc::ptr_eq(&terms, &api.terms.load())
+                && api.broker.still_has(key, endings)
+                && terms.passes.still_shown(&shown).is_ok();
+            if api.audit.waits() && !unchanged {
+                // The rule, the run or the grant may have ended while the line was waited for.
+                continue;
+            }
+        }
+        tracing::debug!(grant = %key.grant, role = ?key.role, version = token.version, "vended");
+        let text = wants_text(request);
+        let body: Bytes =
+            if text { token.token().expose().to_owned().into() } else { token.json(&now).into() };
+        let left = token.issued.remaining(&now).as_secs();
+        if wanted.rejected.is_none() {
+            again::remember(memory, request, terms, (permit, held), (left, body.clone()));
+        }
+        return Ok(answer(text, body));
     }
-    Ok(answer(text, body))
+    Err(Failure::Timeout.into())
 }
 
 /// Which token a query is about.

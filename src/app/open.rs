@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::app::{Ports, StartError};
+use crate::audit::Audit;
 use crate::authorization_server::client::{Client, Config};
 use crate::authorization_server::client_authentication::ClientAuthentication;
 use crate::authorization_server::http::{HttpClient, Proxies};
 use crate::metrics::Metrics;
+use crate::ready::Ready;
 use crate::refresh::plan::Recovery;
 use crate::refresh::setup::{ServerSetup, Setup};
 use crate::settings::{Server, Settings};
@@ -66,6 +68,18 @@ pub(super) async fn open_store(settings: &Settings) -> Result<SqliteStore, Start
             }
         }
     }
+}
+
+pub(super) fn open_audit(
+    settings: &Settings,
+    ports: &Ports,
+    metrics: &Arc<Metrics>,
+    ready: &Ready,
+) -> Result<Audit, StartError> {
+    let Some(config) = &settings.fixed.audit else { return Ok(Audit::none()) };
+    let sources = (Arc::clone(&ports.clock), &*ports.entropy);
+    let (database, metrics, ready) = (&settings.fixed.database, Arc::clone(metrics), ready.clone());
+    Audit::open(config, settings.audit, database, sources, metrics, ready).map_err(StartError::Failed)
 }
 
 /// What the engine works with.

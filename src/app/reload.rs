@@ -10,6 +10,7 @@ use crate::admin::Reload;
 use crate::api::{Api, Terms};
 use crate::app::open::setup;
 use crate::app::{Ports, terms};
+use crate::audit::{self, Audit};
 use crate::caller::Look;
 use crate::metrics::Metrics;
 use crate::refresh::Engine;
@@ -26,6 +27,7 @@ pub(super) struct Reloader {
     pub(super) look: Look,
     pub(super) ports: Ports,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) audit: Audit,
     /// One at a time.
     pub(super) turn: Mutex<()>,
 }
@@ -34,6 +36,8 @@ pub(super) struct Reloader {
 impl Reload for Reloader {
     async fn reload(&self) -> Result<(), Vec<String>> {
         let _turn = self.turn.lock().await;
+        // Whatever the configuration says: logrotate asks this way.
+        self.audit.reopen();
         let result = self.swap().await;
         let word = if result.is_ok() { "ok" } else { "refused" };
         self.metrics.reloads.with_label_values(&[word]).inc();
@@ -56,9 +60,10 @@ impl Reloader {
         let (fixed, ended) = (self.fixed.clone(), Arc::clone(&self.api.ended));
         // Files, users and groups are looked up: requests go on meanwhile.
         let read = tokio::task::spawn_blocking(move || read(&path, &fixed, &ports, &metrics, &ended)).await;
-        let (setup, terms) = read.map_err(|error| vec![error.to_string()])??;
+        let (setup, terms, audit) = read.map_err(|error| vec![error.to_string()])??;
         self.engine.replace(setup);
-        self.look.closely(terms.policy.looks_closely());
+        self.audit.set(audit);
+        self.look.closely(self.audit.is_on() || terms.policy.looks_closely());
         self.api.replace(terms);
         Ok(())
     }
@@ -70,7 +75,7 @@ fn read(
     ports: &Ports,
     metrics: &Arc<Metrics>,
     ended: &Arc<EndedRuns>,
-) -> Result<(Setup, Terms), Vec<String>> {
+) -> Result<(Setup, Terms, audit::Terms), Vec<String>> {
     let say = |problem: &Problem| format!("{}: {problem}", path.display());
     let mut settings =
         Settings::load(path).map_err(|problems| problems.iter().map(say).collect::<Vec<_>>())?;
@@ -81,5 +86,5 @@ fn read(
     }
     let setup = setup(&mut settings, ports, metrics).map_err(|error| vec![error])?;
     let terms = terms(&settings, &setup, ports, ended).map_err(|error| vec![error])?;
-    Ok((setup, terms))
+    Ok((setup, terms, settings.audit))
 }

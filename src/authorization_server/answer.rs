@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::authorization_server::http::Answer;
 use crate::authorization_server::{Exchange, Misconfiguration, Refusal, Tokens};
-use crate::model::Scope;
+use crate::model::{Reference, Scope};
 use crate::secret::Secret;
 
 /// Where `expires_in` is left out (RFC 6749 only recommends it): the shortest life that Okta can be set to.
@@ -48,6 +48,20 @@ pub(super) fn error_code(body: &[u8]) -> Option<String> {
     let sane = (1..=64).contains(&word.len())
         && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     sane.then(|| word.to_owned())
+}
+
+/// What Okta calls the request and the error, as far as it is sane: both go into the audit log.
+pub(super) fn reference(answer: &Answer) -> Reference {
+    let sane = |text: &str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        ((1..=100).contains(&text.len()) && text.bytes().all(plain)).then(|| text.to_owned())
+    };
+    let header = answer.headers.get("x-okta-request-id").and_then(|value| value.to_str().ok());
+    // A token response has none, and is not looked through for one.
+    let body: Option<Value> =
+        (answer.status != StatusCode::OK).then(|| serde_json::from_slice(&answer.body).ok()).flatten();
+    let error_id = body.as_ref().and_then(|body| body.get("errorId")).and_then(Value::as_str);
+    Reference { okta_request_id: header.and_then(sane), error_id: error_id.and_then(sane) }
 }
 
 fn refusal(code: &str) -> Refusal {

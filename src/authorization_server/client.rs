@@ -18,8 +18,8 @@ use crate::authorization_server::discovery::Endpoints;
 use crate::authorization_server::http::{Answer, HttpClient, SendError};
 use crate::authorization_server::keys::{Keys, Want};
 use crate::authorization_server::{
-    AuthorizationServer, Exchange, Expected, Introspection, RateLimit, Refusal, Revocation, Unverified,
-    answer,
+    AuthorizationServer, Exchange, Expected, Introspection, RateLimit, Refusal, Reply, Revocation,
+    Unverified, answer,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::entropy::Entropy;
@@ -136,7 +136,7 @@ impl Client {
         form: &[(&str, &str)],
         secret: Option<&Secret>,
         deadline: Duration,
-    ) -> Exchange {
+    ) -> Reply {
         let name = self.config.name.as_str();
         // All within the deadline, which the leeway was counted with: finding the endpoint comes out of it too.
         let asked = tokio::time::Instant::now();
@@ -146,25 +146,25 @@ impl Client {
                 self.metrics.authorization_server_up.with_label_values(&[name]).set(0);
                 self.metrics.refreshes.with_label_values(&[name, "not_sent"]).inc();
                 let why = result.map(Result::err).ok().flatten();
-                return Exchange::NotSent(why.unwrap_or_else(|| "discovery took too long".to_owned()));
+                return Exchange::NotSent(why.unwrap_or_else(|| "discovery took too long".to_owned())).into();
             }
         };
         let deadline = deadline.saturating_sub(asked.elapsed());
         let started = self.clock.now();
-        let exchange = match self.post(&endpoints.token_endpoint, form, deadline).await {
+        let reply: Reply = match self.post(&endpoints.token_endpoint, form, deadline).await {
             Ok(answer) => {
                 self.note(&answer, secret, true);
-                answer::sort(&answer)
+                Reply { exchange: answer::sort(&answer), reference: answer::reference(&answer) }
             }
-            Err(SendError::NotSent(why)) => Exchange::NotSent(why),
-            Err(SendError::InDoubt(why)) => Exchange::InDoubt(why),
+            Err(SendError::NotSent(why)) => Exchange::NotSent(why).into(),
+            Err(SendError::InDoubt(why)) => Exchange::InDoubt(why).into(),
         };
         let took = self.clock.now().since(&started).unwrap_or_default();
         self.metrics.refresh_duration.with_label_values(&[name]).observe(took.as_secs_f64());
-        self.metrics.refreshes.with_label_values(&[name, word(&exchange)]).inc();
-        let up = matches!(exchange, Exchange::Answered(_) | Exchange::Refused(_));
+        self.metrics.refreshes.with_label_values(&[name, word(&reply.exchange)]).inc();
+        let up = matches!(reply.exchange, Exchange::Answered(_) | Exchange::Refused(_));
         self.metrics.authorization_server_up.with_label_values(&[name]).set(i64::from(up));
-        exchange
+        reply
     }
 
     async fn ask_to_revoke(&self, refresh_token: &Secret) -> Revocation {
@@ -221,7 +221,7 @@ impl Client {
 
 #[async_trait]
 impl AuthorizationServer for Client {
-    async fn refresh(&self, refresh_token: &Secret, scope: &Scope, deadline: Duration) -> Exchange {
+    async fn refresh(&self, refresh_token: &Secret, scope: &Scope, deadline: Duration) -> Reply {
         let scope = scope.to_string();
         let form = [
             ("grant_type", "refresh_token"),
@@ -231,7 +231,7 @@ impl AuthorizationServer for Client {
         self.ask_for_tokens(&form, Some(refresh_token), deadline).await
     }
 
-    async fn client_credentials(&self, scope: &Scope, deadline: Duration) -> Exchange {
+    async fn client_credentials(&self, scope: &Scope, deadline: Duration) -> Reply {
         let scope = scope.to_string();
         let form = [("grant_type", "client_credentials"), ("scope", scope.as_str())];
         // None: the server's default (RFC 6749 §3.3); an empty one would be malformed.

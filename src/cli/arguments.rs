@@ -56,6 +56,9 @@ pub(super) enum Command {
         after_help = "Example:\n  (umask 077; bursar key generate > /etc/bursar/store.key)"
     )]
     Key(KeyCommand),
+    /// Look into the audit log
+    #[command(subcommand, after_help = "Example:\n  bursar audit verify /var/log/bursar/audit.jsonl")]
+    Audit(AuditCommand),
     /// Look at a configuration file, or print what can stand in one
     #[command(subcommand, after_help = "Example:\n  bursar config check --config bursar.toml")]
     Config(ConfigCommand),
@@ -256,6 +259,36 @@ pub(super) enum KeyCommand {
     /// Print a new key: 32 random bytes in base64, one line
     #[command(after_help = "Example:\n  (umask 077; bursar key generate > /etc/bursar/store.key)")]
     Generate,
+}
+
+#[derive(Subcommand)]
+pub(super) enum AuditCommand {
+    /// Find lines that were changed, removed, put in or cut off
+    #[command(
+        after_help = "Examples:\n  bursar audit verify /var/log/bursar/audit.jsonl.1 /var/log/bursar/audit.jsonl\n  zcat audit.jsonl.3.gz audit.jsonl.2.gz | bursar audit verify - audit.jsonl.1 audit.jsonl\n\nThe files follow one another, the oldest first. Exit code 0: whole; 1: not, and each place is printed."
+    )]
+    Verify(VerifyArgs),
+}
+
+#[derive(Args)]
+pub(super) struct VerifyArgs {
+    /// The files, the oldest first; `-` is stdin. Without any, the configured one
+    #[arg(value_name = "FILE")]
+    pub(super) files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(super) config: ConfigFile,
+    /// In place of the configuration's: the keys that the lines were written with, the oldest first
+    #[arg(long, value_name = "FILE")]
+    pub(super) key_file: Vec<PathBuf>,
+    /// The head, which tells how many lines there must be; by default the configuration's, for its own file
+    #[arg(long, value_name = "FILE")]
+    pub(super) head: Option<PathBuf>,
+    /// The first line must be the first one of all
+    #[arg(long)]
+    pub(super) from_start: bool,
+    /// One JSON object
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Subcommand)]

@@ -61,6 +61,12 @@ fn glance(status: &Value) -> String {
     if revocations > 0 {
         out.push_str(&format!("waiting to be revoked at their authorization server: {revocations}\n"));
     }
+    if let Some(audit) = status.get("audit").filter(|audit| audit.is_object()) {
+        let failing = audit.get("failing").and_then(Value::as_bool).unwrap_or(false);
+        let state =
+            if failing { "CAN'T BE WRITTEN".to_owned() } else { format!("line {}", number(audit, "seq")) };
+        out.push_str(&format!("audit log {}: {state}\n", text(audit, "file")));
+    }
     let next = list("next_refreshes");
     if !next.is_empty() {
         out.push_str("\nnext refreshes, of what is still in use then:\n");

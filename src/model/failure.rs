@@ -55,6 +55,15 @@ pub enum Failure {
     Internal(String),
 }
 
+/// What an authorization server calls a request, for whoever asks its support about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reference {
+    /// Okta's `X-Okta-Request-Id`.
+    pub okta_request_id: Option<String>,
+    /// Okta's `errorId`.
+    pub error_id: Option<String>,
+}
+
 impl Failure {
     /// The same, where it comes with a wait: with this one.
     #[must_use]

@@ -140,6 +140,41 @@ pub struct TokenKey {
     pub role: Option<RoleName>,
 }
 
+/// Names an access token without giving it away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenMark {
+    jti: Option<Arc<str>>,
+    digest: Digest,
+}
+
+impl TokenMark {
+    /// By its own id, if it has a sane one, and its SHA-256.
+    #[must_use]
+    pub fn new(jti: Option<&str>, digest: Digest) -> Self {
+        let sane = |jti: &&str| !jti.is_empty() && jti.len() <= LONGEST && !jti.chars().any(char::is_control);
+        Self { jti: jti.filter(sane).map(Arc::from), digest }
+    }
+
+    /// Its `jti`; an opaque token has none.
+    #[must_use]
+    pub fn jti(&self) -> Option<&str> {
+        self.jti.as_deref()
+    }
+
+    /// The SHA-256 of the whole token.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+}
+
+/// The first 16 hexadecimal digits of the SHA-256: enough to find a token again, by whoever has it.
+impl fmt::Display for TokenMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.digest.to_string().get(..16).unwrap_or_default())
+    }
+}
+
 /// Names one request in answers and logs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestId(String);

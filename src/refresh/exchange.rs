@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::authorization_server::{Exchange, Introspection, Misconfiguration, Refusal, Tokens};
+use crate::authorization_server::{Exchange, Introspection, Misconfiguration, Refusal, Reply, Tokens};
 use crate::clock::{Moment, Timestamp};
 use crate::fail_point;
 use crate::jwt;
 use crate::model::{
-    EndReason, Failure, GrantId, GrantState, Issued, RoleName, Rotation, SameOrNew, Scope, Service,
+    EndReason, Failure, GrantId, GrantState, Issued, Reference, RoleName, Rotation, SameOrNew, Scope, Service,
 };
 use crate::refresh::admission::Leave;
 use crate::refresh::gate::back_off;
@@ -23,11 +23,13 @@ const MOST_ROUNDS: u32 = 64;
 
 /// What an answer answers.
 struct Asked<'a> {
+    service: &'a Service,
     role: Option<&'a RoleName>,
     scope: &'a Scope,
     /// When somebody asked for this token last.
     at: Timestamp,
     requested_at: Moment,
+    reference: Reference,
 }
 
 /// What comes next for an attempt.
@@ -81,14 +83,14 @@ impl Inner {
             }
             tries += 1;
             fail_point::reached("before_exchange");
-            let exchange = present(&door, service, &attempt, &scope).await;
+            let reply = self.present(id, &door, service, role, &attempt, &scope).await;
             fail_point::reached("answered");
             self.learn(&door, &service.authorization_server);
-            match exchange {
+            match reply.exchange {
                 Exchange::Answered(tokens) => {
                     door.gate.opened();
-                    let at = self.asked_at(id, role, leave);
-                    let asked = Asked { role, scope: &scope, at, requested_at };
+                    let (at, reference) = (self.asked_at(id, role, leave), reply.reference);
+                    let asked = Asked { service, role, scope: &scope, at, requested_at, reference };
                     return self.keep(id, asked, &attempt, *tokens).await;
                 }
                 Exchange::NotSent(why) => {
@@ -272,6 +274,14 @@ impl Inner {
             answer.issued.expires_in = Duration::ZERO;
         }
         let committed = self.parts.store.commit(id, attempt.version, &answer).await;
+        let result = match &committed {
+            Ok(Committed::Done(_)) if is_bearer => "ok",
+            Ok(Committed::Done(_)) => "token_invalid",
+            Ok(Committed::Revoked) => "revoked",
+            Ok(Committed::Superseded) => "superseded",
+            Err(_) => "store_unavailable",
+        };
+        self.record_refresh(id, asked.service, asked.role, (result, &answer.access_token), asked.reference);
         let version = match committed {
             Ok(Committed::Done(version)) => {
                 fail_point::reached("committed");
@@ -349,6 +359,7 @@ impl Inner {
             return Ok(Failure::ServerUnavailable { retry_after: SHORTLY });
         }
         tracing::warn!(grant = %id.key, %reason, "the grant has ended; its user must connect again");
+        self.record_end(id, reason);
         self.drop_cached(id, service);
         self.recount.notify_one();
         Ok(Failure::LoginRequired { reason, since: Some(since) })
@@ -375,20 +386,29 @@ impl Inner {
     async fn settle(&self, id: &GrantId, attempt: &Attempt, outcome: Settled) -> Result<bool, Failure> {
         self.parts.store.settle(id, attempt.version, &outcome).await.map_err(|error| store_failure(&error))
     }
-}
 
-/// One request for tokens, for whomever they are to speak.
-async fn present(door: &Door, service: &Service, attempt: &Attempt, scope: &Scope) -> Exchange {
-    let deadline = door.recovery.deadline;
-    if service.has_users() {
-        return door.server.refresh(&attempt.refresh_token, scope, deadline).await;
-    }
-    match door.server.client_credentials(scope, deadline).await {
-        Exchange::Answered(mut tokens) => {
-            // RFC 6749 §4.4.3: there should be none, and there is nobody whose it could be.
-            tokens.refresh_token = None;
-            Exchange::Answered(tokens)
-        }
-        other @ (Exchange::NotSent(_) | Exchange::Refused(_) | Exchange::InDoubt(_)) => other,
+    /// One request for tokens, for whomever they are to speak.
+    async fn present(
+        &self,
+        id: &GrantId,
+        door: &Door,
+        service: &Service,
+        role: Option<&RoleName>,
+        attempt: &Attempt,
+        scope: &Scope,
+    ) -> Reply {
+        let deadline = door.recovery.deadline;
+        let reply = if service.has_users() {
+            door.server.refresh(&attempt.refresh_token, scope, deadline).await
+        } else {
+            let mut reply = door.server.client_credentials(scope, deadline).await;
+            if let Exchange::Answered(tokens) = &mut reply.exchange {
+                // RFC 6749 §4.4.3: there should be none, and there is nobody whose it could be.
+                tokens.refresh_token = None;
+            }
+            reply
+        };
+        self.record_refusal(id, service, role, &reply);
+        reply
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::authorization_server::Revocation;
 use crate::flight::{Crashed, Flights};
 use crate::jwt;
-use crate::model::{Failure, GrantId, GrantKey, UserName};
+use crate::model::{EndReason, Failure, GrantId, GrantKey, UserName};
 use crate::refresh::gate::back_off;
 use crate::refresh::{Engine, Inner, SHORTLY, store_failure};
 use crate::store::{PendingRevocation, Tombstone, Which};
@@ -137,6 +137,7 @@ impl Engine {
                 inner.drop_cached(id, &service);
             }
             inner.recount.notify_one();
+            inner.record_end(id, EndReason::Revoked);
             // Should this process not come to tell the server, or in vain.
             inner.revoking.wake();
             tracing::warn!(grant = %key, "revoked here; nothing of it is handed out any more");
@@ -232,8 +233,9 @@ impl Inner {
         told: &mut Told,
     ) -> Result<(), Failure> {
         let in_use = self.in_use.load_full();
-        let door = in_use.doors.values().find(|door| door.server.registration() == pending.registration);
-        let Some(door) = door else {
+        let mut doors = in_use.doors.iter();
+        let found = doors.find(|(_, door)| door.server.registration() == pending.registration);
+        let Some((name, door)) = found else {
             told.left.push(format!(
                 "{key}: belongs to {}, which is not configured any more",
                 pending.registration
@@ -262,9 +264,11 @@ impl Inner {
         match revocation {
             Revocation::Done => {
                 door.gate.client_accepted();
+                self.record_told(key, name, "ok");
                 tracing::info!(grant = %key, "revoked at the authorization server");
             }
             Revocation::NotOffered => {
+                self.record_told(key, name, "not_offered");
                 tracing::warn!(grant = %key, "the authorization server offers no revocation");
                 told.left.push(format!(
                     "{key}: the authorization server offers no revocation; end the grant there by hand"

@@ -149,6 +149,14 @@ pub const KEYS: &[Key] = &[
         "Requests of one uid a second, and so many at once; more are answered 429.",
     ),
     key("limits.waiting_requests", Number(1, 100_000), "Requests of one uid that wait at the same time."),
+    key("audit.file", Text, "Where what was done is recorded, a JSON line each; without it, nowhere."),
+    key("audit.key_file", Text, "The key of its hashes; by default one is made beside the database."),
+    key("audit.vends", Choice(&["all", "first"]), "Each token handed out, or once per token and caller."),
+    key(
+        "audit.on_failure",
+        Choice(&["continue", "refuse"]),
+        "What becomes of tokens whose line can't be written.",
+    ),
     key("limits.event_streams", Number(0, 100_000), "Event streams of one uid; more are answered 429."),
     key("notify.warn_before", Duration, "How long before a grant ends by itself that is said."),
 ];

@@ -125,6 +125,16 @@ fn each_mistake_gets_a_sentence_of_its_own() {
             "at most a year",
         ),
         ("kind = \"snowflake\"", "kind = \"snow\"", "one of"),
+        ("[store]", "[audit]\nvends = \"first\"\n[store]", "audit.file: is missing"),
+        ("[store]", "[audit]\nfile = \"audit.jsonl\"\n[store]", "absolute path"),
+        ("[store]", "[audit]\nfile = \"/var/lib/bursar/bursar.db\"\n[store]", "must not be the database"),
+        ("[store]", "[audit]\nfile = \"/a\"\nkey_file = \"/no/such/key\"\n[store]", "bursar key generate"),
+        (
+            "[store]",
+            "[audit]\nfile = \"/a\"\nkey_file = \"KEY_FILE\"\n[store]",
+            "must not be the store's key",
+        ),
+        ("[store]", "[audit]\nfile = \"/a\"\non_failure = \"stop\"\n[store]", "\"continue\", \"refuse\""),
         ("kind = \"snowflake\"", "role_scope = \"session:role:X\"", "{role}"),
         ("\"PUBLIC\", \"ANALYST\"", "\"PUBLIC\", \"ANALYST\", \"a b\"", "one word"),
         ("snowflake:ANALYST", "snowflake:ADMIN", "has no \"ADMIN\""),
@@ -261,7 +271,7 @@ fn the_example_is_a_configuration() {
 #[test]
 fn the_reader_knows_the_keys_that_are_listed() {
     let text = "[socket]\nzz = 1\n[admin]\nzz = 1\n[store]\nzz = 1\n[authorization_servers.x]\nzz = 1\n[services.x]\nzz = 1\n\
-                [[callers]]\nzz = 1\n[refresh]\nzz = 1\n[log]\nzz = 1\n[limits]\nzz = 1\n[notify]\nzz = 1\n[run_passes]\nzz = 1\n";
+                [[callers]]\nzz = 1\n[refresh]\nzz = 1\n[log]\nzz = 1\n[audit]\nzz = 1\n[limits]\nzz = 1\n[notify]\nzz = 1\n[run_passes]\nzz = 1\n";
     let mut known = std::collections::BTreeSet::new();
     for problem in problems(text) {
         if let Some((at, keys)) = problem.split_once(": unknown key; known here: ") {

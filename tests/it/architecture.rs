@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Each module, and the modules that it may name.
-const MAY_NAME: [(&str, &[&str]); 28] = [
+const MAY_NAME: [(&str, &[&str]); 29] = [
     // The ground: nouns, facts and handles that know nothing above them.
     ("clock", &[]),
     ("entropy", &[]),
@@ -16,6 +16,7 @@ const MAY_NAME: [(&str, &[&str]); 28] = [
     ("caller", &[]),
     ("fail_point", &[]),
     ("model", &["clock", "entropy", "secret"]),
+    ("audit", &["caller", "clock", "entropy", "metrics", "model", "ready", "secret"]),
     // Decisions: pure.
     ("jwt", &["clock", "model", "secret"]),
     ("run_pass", &["clock", "jwt", "model", "secret"]),
@@ -29,6 +30,7 @@ const MAY_NAME: [(&str, &[&str]); 28] = [
     (
         "refresh",
         &[
+            "audit",
             "authorization_server",
             "cache",
             "clock",
@@ -55,21 +57,22 @@ const MAY_NAME: [(&str, &[&str]); 28] = [
     (
         "api",
         &[
-            "broker", "caller", "clock", "entropy", "jwt", "metrics", "model", "policy", "runs", "secret",
-            "server", "store", "tasks",
+            "audit", "broker", "caller", "clock", "entropy", "jwt", "metrics", "model", "policy", "runs",
+            "secret", "server", "store", "tasks",
         ],
     ),
     (
         "admin",
         &[
-            "api", "cache", "clock", "entropy", "metrics", "model", "policy", "ready", "refresh", "secret",
-            "server", "store", "tasks",
+            "api", "audit", "cache", "caller", "clock", "entropy", "metrics", "model", "policy", "ready",
+            "refresh", "secret", "server", "store", "tasks",
         ],
     ),
     // The process.
     (
         "settings",
         &[
+            "audit",
             "authorization_server",
             "caller",
             "jwt",
@@ -89,6 +92,7 @@ const MAY_NAME: [(&str, &[&str]); 28] = [
         &[
             "admin",
             "api",
+            "audit",
             "authorization_server",
             "broker",
             "cache",
@@ -114,7 +118,7 @@ const MAY_NAME: [(&str, &[&str]); 28] = [
 /// What only some modules may name, of the libraries below.
 const CONFINED: [(&str, &[&str]); 9] = [
     ("sqlx::", &["store"]),
-    ("moka::", &["broker", "cache", "refresh", "runs"]),
+    ("moka::", &["audit", "broker", "cache", "refresh", "runs"]),
     ("hyper::", &["server", "api", "admin", "authorization_server", "cli", "dev", "runs"]),
     ("clap::", &["cli"]),
     ("jsonwebtoken::", &["jwt", "dev"]),

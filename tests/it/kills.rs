@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bursar::audit::Audit;
 use bursar::cache::TokenCache;
 use bursar::clock::{BootId, Clock, Moment, Timestamp};
 use bursar::entropy::{Entropy, SeededEntropy};
@@ -154,6 +155,7 @@ impl History {
             tasks: tasks.clone(),
             ready: Ready::default(),
             metrics: Arc::clone(&self.metrics),
+            audit: Audit::none(),
         };
         Engine::new(parts, setup)
     }

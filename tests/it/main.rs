@@ -10,6 +10,7 @@
 )]
 
 mod architecture;
+mod audit;
 mod callers;
 mod client_credentials;
 mod clocks;

@@ -174,6 +174,27 @@ async fn a_run_that_has_ended_gets_nothing_more_not_even_after_a_restart() {
 }
 
 #[tokio::test]
+async fn the_audit_log_says_for_which_run_a_token_was_and_when_that_ended() {
+    let key = Key::new("EdDSA", "k1");
+    let world = world(&key).await;
+    let file = world.path().join("audit.jsonl");
+    world.configure("[log]", &format!("[audit]\nfile = \"{}\"\n[log]", file.display()));
+    let sidecar = world.connected().await;
+    let pass = key.sign(&claims("run-7", ALICE, &["snowflake"]));
+    get(&sidecar, "/v1/token?service=snowflake", &pass).await.token();
+    request(&sidecar.admin_socket(), "DELETE", "/v1/runs/run-7", &[], "").await;
+    assert_eq!(get(&sidecar, "/v1/token?service=snowflake", &pass).await.error(), invalid());
+    world.finish(sidecar).await;
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(!text.contains(&pass), "no pass is written down");
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |event: &str| lines.iter().find(|line| line["event"] == event).unwrap();
+    assert_eq!((&of("vend")["run"], &of("vend")["user"]), (&json!("run-7"), &json!(ALICE)));
+    assert_eq!((&of("run_end")["run"], &of("run_end")["result"]), (&json!("run-7"), &json!("ok")));
+    assert_eq!(of("refusal")["result"], "run_pass_invalid");
+}
+
+#[tokio::test]
 async fn a_pass_that_says_too_little_too_much_or_comes_from_elsewhere_is_refused() {
     let (key, stranger) = (Key::new("RS256", "k1"), Key::new("RS256", "k1"));
     let world = world(&key).await;

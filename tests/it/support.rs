@@ -176,7 +176,7 @@ impl World {
             vec![("log".to_owned(), log.into_bytes()), ("metrics".to_owned(), metrics.into_bytes())];
         for entry in std::fs::read_dir(self.path()).unwrap().flatten() {
             let name = entry.file_name().into_string().unwrap();
-            if name.starts_with("bursar.db") && entry.path().is_file() {
+            if ["bursar.db", "audit.jsonl"].iter().any(|of| name.starts_with(of)) && entry.path().is_file() {
                 places.push((name, std::fs::read(entry.path()).unwrap()));
             }
         }

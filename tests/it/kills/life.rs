@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bursar::authorization_server::{
-    AuthorizationServer, Exchange, Expected, Introspection, Revocation, Unverified,
+    AuthorizationServer, Exchange, Expected, Introspection, Reply, Revocation, Unverified,
 };
 use bursar::clock::Timestamp;
 use bursar::entropy::{Entropy as _, SeededEntropy};
@@ -83,10 +83,10 @@ pub(super) struct Reach {
 
 #[async_trait]
 impl AuthorizationServer for Reach {
-    async fn refresh(&self, refresh_token: &Secret, scope: &Scope, deadline: Duration) -> Exchange {
+    async fn refresh(&self, refresh_token: &Secret, scope: &Scope, deadline: Duration) -> Reply {
         self.life.step().await;
         if self.life.entropy.below(64) == 0 {
-            return Exchange::NotSent("connection refused".to_owned());
+            return Exchange::NotSent("connection refused".to_owned()).into();
         }
         let under_way = self.life.requests.fetch_add(1, Ordering::Relaxed) + 1;
         self.life.most_requests.fetch_max(under_way, Ordering::Relaxed);
@@ -95,11 +95,12 @@ impl AuthorizationServer for Reach {
         let answer = tokio::time::timeout(deadline, answer).await;
         self.life.step().await;
         self.life.requests.fetch_sub(1, Ordering::Relaxed);
-        match answer {
+        let exchange = match answer {
             Ok(Ok(exchange)) => exchange,
             Ok(Err(_cut)) => Exchange::InDoubt("the connection was cut".to_owned()),
             Err(_late) => Exchange::InDoubt("no answer in time".to_owned()),
-        }
+        };
+        exchange.into()
     }
 
     async fn introspect(&self, refresh_token: &Secret) -> Introspection {
@@ -112,7 +113,7 @@ impl AuthorizationServer for Reach {
         }
     }
 
-    async fn client_credentials(&self, _: &Scope, _: Duration) -> Exchange {
+    async fn client_credentials(&self, _: &Scope, _: Duration) -> Reply {
         unreachable!("all tokens here speak for users")
     }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bursar::audit::Audit;
 use bursar::authorization_server::AuthorizationServer;
 use bursar::authorization_server::client::{Client, Config};
 use bursar::authorization_server::client_authentication::{ClientAuthentication, Method};
@@ -115,6 +116,7 @@ impl Running {
             tasks: tasks.clone(),
             ready: ready.clone(),
             metrics,
+            audit: Audit::none(),
         };
         Self { engine: Engine::new(parts, setup), store, ready, tasks }
     }

@@ -1,0 +1,52 @@
+//! What the admin socket records: everything that is not only looking, whatever came of it.
+
+use hyper::Method;
+use hyper::http::request::Parts;
+
+use crate::admin::decode;
+use crate::api::error::Problem;
+use crate::audit::{Event, Kind};
+use crate::caller::Caller;
+use crate::model::{RequestId, ServiceName, UserName};
+
+/// What an administrator asked for, and how it ended; nothing if it was only to look.
+pub(super) fn event<T>(
+    caller: &Caller,
+    id: &RequestId,
+    request: &Parts,
+    result: &Result<T, Problem>,
+) -> Option<Event> {
+    if matches!(request.method, Method::GET | Method::HEAD) {
+        return None;
+    }
+    let word = result.as_ref().map_or_else(Problem::error, |_| "ok");
+    let new = |kind| Event::new(kind, word).by(caller, id);
+    let service = |part: &str| ServiceName::parse(&decode(part));
+    let user = |part: &str| UserName::parse(&decode(part));
+    let parts: Vec<&str> = request.uri.path().split('/').skip(1).collect();
+    Some(match (&request.method, parts.as_slice()) {
+        (&Method::PUT, ["v1", "grants", of, whose]) => new(Kind::Connect).naming(service(of), user(whose)),
+        (&Method::DELETE, ["v1", "grants", of, whose]) => new(Kind::Revoke).naming(service(of), user(whose)),
+        (&Method::POST, ["v1", "grants", of, whose, "refresh"]) => {
+            new(Kind::Admin).naming(service(of), user(whose)).detail("refresh")
+        }
+        (&Method::DELETE, ["v1", "users", whose]) => {
+            new(Kind::Admin).naming(None, user(whose)).detail("erase")
+        }
+        (&Method::DELETE, ["v1", "runs", run]) => new(Kind::RunEnd).in_run(Some(decode(run))),
+        // The same word as for a signal.
+        (&Method::POST, ["v1", "reload"]) => {
+            Event::new(Kind::Reload, if result.is_ok() { "ok" } else { "refused" }).by(caller, id)
+        }
+        (&Method::POST, ["v1", "keys", "rotate"]) => new(Kind::KeyRotation),
+        // Whatever else there is, and what there is not. Only words: something secret may stand in the wrong place.
+        (method, ["v1", what, ..]) if is_word(what) => {
+            new(Kind::Admin).detail(format!("{method} /v1/{what}"))
+        }
+        (method, _) => new(Kind::Admin).detail(method.as_str()),
+    })
+}
+
+fn is_word(part: &str) -> bool {
+    part.len() <= 32 && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+}
