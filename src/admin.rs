@@ -12,6 +12,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde_json::json;
 
+use crate::admin::keys::KeyRotation;
 use crate::api::Api;
 use crate::api::answer::{self, request_id};
 use crate::api::body;
@@ -31,6 +32,9 @@ mod audited;
 
 /// Grants: list, import, refresh, revoke; and users, who are forgotten.
 mod grants;
+
+/// Every row sealed anew.
+pub mod keys;
 
 /// The sidecar at a glance.
 mod status;
@@ -52,6 +56,8 @@ pub struct Admin {
     pub api: Arc<Api>,
     /// Reads the configuration again.
     pub reload: Arc<dyn Reload>,
+    /// Seals the store anew.
+    pub keys: KeyRotation,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// When the process began.
@@ -133,6 +139,9 @@ impl Admin {
                     Err(problem.with("problems", problems))
                 }
             },
+            (&Method::POST, ["v1", "keys", "rotate"]) => self.keys.rotate().await,
+            (&Method::GET | &Method::HEAD, ["v1", "keys", "rotate"]) => self.keys.progress(),
+            (_, ["v1", "keys", "rotate"]) => Err(Problem::method_not_allowed("GET, HEAD, POST")),
             (_, ["v1", "grants" | "status"]) => Err(Problem::method_not_allowed("GET, HEAD")),
             (_, ["v1", "grants", _, _]) => Err(Problem::method_not_allowed("PUT, DELETE")),
             (_, ["v1", "users" | "runs", _]) => Err(Problem::method_not_allowed("DELETE")),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, watch};
 
+use crate::admin::keys::KeyRotation;
 use crate::admin::observe::{Observe, Observing};
 use crate::admin::{Admin, Reload};
 use crate::api::{Api, Load, Terms};
@@ -29,8 +30,9 @@ use crate::runs::ended::EndedRuns;
 use crate::runs::keys::PassKeys;
 use crate::server::{self, Limits};
 use crate::settings::Settings;
-use crate::settings::run_passes::Keys;
+use crate::settings::run_passes::KeySource;
 use crate::socket::{self, Listening};
+use crate::store::keys::Keys;
 use crate::store::metered::MeteredStore;
 use crate::store::{RunStore, Store, StoreError};
 use crate::tasks::Tasks;
@@ -131,7 +133,7 @@ impl App {
         audit.record(Event::new(audit::Kind::Start, "ok").detail(env!("CARGO_PKG_VERSION")));
         let store =
             Arc::new(MeteredStore::new(store, Arc::clone(&clock), Arc::clone(&metrics), ready.clone()));
-        let runs: Arc<dyn RunStore> = store.clone();
+        let (runs, keys): (Arc<dyn RunStore>, Arc<dyn Keys>) = (store.clone(), store.clone());
         let store: Arc<dyn Store> = store;
         let setup = setup(&mut settings, &ports, &metrics).map_err(StartError::Failed)?;
         let look = Look::default();
@@ -167,6 +169,7 @@ impl App {
         let reload = Arc::new(Reloader {
             path: settings.path.clone(),
             fixed: settings.fixed.clone(),
+            keys: Arc::clone(&keys),
             engine: engine.clone(),
             api: Arc::clone(&api),
             look: look.clone(),
@@ -182,6 +185,7 @@ impl App {
             ready: ready.clone(),
             api: Arc::clone(&api),
             reload,
+            keys: KeyRotation::new(keys, tasks.clone()),
             started: clock.now(),
             clock,
             ids: RequestIds::new(&*entropy),
@@ -298,8 +302,8 @@ fn terms(settings: &Settings, setup: &Setup, ports: &Ports, ended: &Arc<EndedRun
     let clock = || Arc::clone(&ports.clock);
     let passes = settings.run_passes.as_ref().map(|passes| {
         let keys = match &passes.keys {
-            Keys::File(path) => PassKeys::file(path, clock())?,
-            Keys::Url(url) => {
+            KeySource::File(path) => PassKeys::file(path, clock())?,
+            KeySource::Url(url) => {
                 PassKeys::url(url.clone(), HttpClient::new(None, settings.proxies.clone())?, clock())
             }
         };

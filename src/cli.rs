@@ -83,6 +83,9 @@ pub fn run() -> ExitCode {
             Command::Status { json, socket } => status::status(&socket.admin_socket, json).await.into(),
             Command::Key(KeyCommand::Generate) => key::generate().into(),
             Command::Audit(AuditCommand::Verify(args)) => audit::verify(&args).into(),
+            Command::Key(KeyCommand::Rotate { json, socket }) => {
+                key::rotate(&socket.admin_socket, json).await.into()
+            }
             Command::Config(ConfigCommand::Example) => config::example().into(),
             Command::Config(ConfigCommand::Schema) => config::schema().into(),
             Command::Config(ConfigCommand::Check(file)) => config::check(&file.config).into(),

@@ -14,7 +14,7 @@ use crate::jwt::SigningAlgorithm;
 use crate::model::{Life, Service};
 use crate::policy::Rule;
 use crate::socket;
-use crate::store::seal::Sealer;
+use crate::store::keyring::{KeyFiles, Keyring};
 
 mod callers;
 /// Every key.
@@ -41,6 +41,8 @@ pub struct Settings {
     pub path: Option<PathBuf>,
     /// What can't change while a process runs.
     pub fixed: Fixed,
+    /// The files with the keys that seal the store.
+    pub keys: KeyFiles,
     /// How long a caller waits at most.
     pub request_timeout: Duration,
     /// The authorization servers by name.
@@ -91,8 +93,6 @@ pub struct Fixed {
     pub metrics: SocketAddr,
     /// The database file.
     pub database: PathBuf,
-    /// The file with the key that seals.
-    pub key_file: PathBuf,
     /// How to log.
     pub log: Log,
     /// Where what was done is recorded, if it is.
@@ -107,7 +107,7 @@ impl Fixed {
         let sections = [
             ("socket", self.socket != other.socket || connections(self) != connections(other)),
             ("admin", self.admin != other.admin || self.metrics != other.metrics),
-            ("store", self.database != other.database || self.key_file != other.key_file),
+            ("store", self.database != other.database),
             ("log", self.log != other.log),
             ("audit", self.audit != other.audit),
         ];
@@ -218,12 +218,12 @@ impl Settings {
             admin: read_socket(&admin, "/run/bursar/admin.sock", socket::ADMIN_MODE),
             metrics: admin.address("metrics", SocketAddr::from(([127, 0, 0, 1], 9464))),
             database: read_database(&store),
-            key_file: read_key_file(&store),
             log: read_log(&log),
             audit: read_audit(&audit),
         };
         let settings = Self {
             path: None,
+            keys: read_keys(&store),
             request_timeout: socket.positive_duration("request_timeout", Duration::from_secs(15)),
             fixed,
             servers,
@@ -245,11 +245,11 @@ impl Settings {
             admin.problem("path", "must not be the vending socket's");
         }
         if let Some(log) = &settings.fixed.audit {
-            let (database, key_file) = (&settings.fixed.database, &settings.fixed.key_file);
-            if log.file == *database {
+            if log.file == settings.fixed.database {
                 audit.problem("file", "must not be the database");
             }
-            if log.key_file.as_ref() == Some(key_file) {
+            let seals = |file: &PathBuf| *file == settings.keys.newest || settings.keys.old.contains(file);
+            if log.key_file.as_ref().is_some_and(seals) {
                 audit.problem(
                     "key_file",
                     "must not be the store's key: who may verify the log need not open the store",
@@ -298,12 +298,13 @@ fn read_database(section: &Section<'_>) -> PathBuf {
     }
 }
 
-fn read_key_file(section: &Section<'_>) -> PathBuf {
-    let path = section.file("key_file", Some("/etc/bursar/store.key"));
-    if let Err(error) = Sealer::from_file(&path) {
-        section.problem("key_file", error);
+fn read_keys(section: &Section<'_>) -> KeyFiles {
+    let newest = section.file("key_file", Some("/etc/bursar/store.key"));
+    let files = KeyFiles { newest, old: section.files("old_key_files") };
+    for bad in Keyring::from_files(&files).err().into_iter().flatten() {
+        section.problem(if bad.old { "old_key_files" } else { "key_file" }, bad.why);
     }
-    path
+    files
 }
 
 fn read_life(section: &Section<'_>) -> Life {

@@ -24,6 +24,12 @@ mod row;
 /// AES-256-GCM around each token.
 pub mod seal;
 
+/// The keys that open, and the one that seals.
+pub mod keyring;
+
+/// How the keys are changed while the store serves.
+pub mod keys;
+
 /// What a stopping process could not write, kept beside the store.
 mod spill;
 
@@ -303,6 +309,8 @@ pub enum Committed {
 pub enum Tombstone {
     /// A grant, which has ended now.
     Put,
+    /// The same, but its refresh token can't be opened, so that nobody can tell its server.
+    Unreadable,
     /// One that had been revoked before.
     AlreadyThere,
     /// Nothing.

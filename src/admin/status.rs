@@ -63,6 +63,7 @@ pub(super) async fn status(admin: &Admin) -> Result<Response<Full<Bytes>>, Probl
         "waiting_for": waiting,
         "authorization_servers": servers,
         "grants": grants,
+        "rows_sealed_with_old_keys": admin.keys.left().await?,
         "waiting_to_be_revoked": admin.engine.waiting_to_be_revoked().await?,
         "access_tokens_cached": admin.cache.count(),
         "tokens_in_use": due.len(),

@@ -15,7 +15,7 @@ use crate::ready::Ready;
 use crate::refresh::plan::Recovery;
 use crate::refresh::setup::{ServerSetup, Setup};
 use crate::settings::{Server, Settings};
-use crate::store::seal::Sealer;
+use crate::store::keyring::{KeyFiles, Keyring};
 use crate::store::sqlite::{OpenError, SqliteStore};
 
 /// How long to wait for the process that owns the store to end.
@@ -50,10 +50,10 @@ pub(super) async fn bind_metrics(settings: &Settings) -> Result<(StdTcpListener,
 }
 
 pub(super) async fn open_store(settings: &Settings) -> Result<SqliteStore, StartError> {
-    let sealer = || Sealer::from_file(&settings.fixed.key_file).map_err(StartError::Failed);
+    let keys = || read_keys(&settings.keys).map_err(|problems| StartError::Failed(problems.join("; ")));
     let mut waited = Duration::ZERO;
     loop {
-        match SqliteStore::open(&settings.fixed.database, sealer()?).await {
+        match SqliteStore::open(&settings.fixed.database, keys()?).await {
             Ok(store) => return Ok(store),
             Err(OpenError::Failed(error)) => return Err(StartError::Failed(error)),
             Err(error @ OpenError::InUse { .. }) if waited >= PATIENCE_FOR_STORE => {
@@ -80,6 +80,11 @@ pub(super) fn open_audit(
     let sources = (Arc::clone(&ports.clock), &*ports.entropy);
     let (database, metrics, ready) = (&settings.fixed.database, Arc::clone(metrics), ready.clone());
     Audit::open(config, settings.audit, database, sources, metrics, ready).map_err(StartError::Failed)
+}
+
+/// The keys that the store is sealed with, or what is wrong with their files.
+pub(super) fn read_keys(files: &KeyFiles) -> Result<Keyring, Vec<String>> {
+    Keyring::from_files(files).map_err(|bad| bad.into_iter().map(|bad| bad.why).collect())
 }
 
 /// What the engine works with.

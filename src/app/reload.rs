@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 
 use crate::admin::Reload;
 use crate::api::{Api, Terms};
-use crate::app::open::setup;
+use crate::app::open::{read_keys, setup};
 use crate::app::{Ports, terms};
 use crate::audit::{self, Audit};
 use crate::caller::Look;
@@ -17,11 +17,14 @@ use crate::refresh::Engine;
 use crate::refresh::setup::Setup;
 use crate::runs::ended::EndedRuns;
 use crate::settings::{Fixed, Problem, Settings};
+use crate::store::keyring::Keyring;
+use crate::store::keys::Keys;
 
 /// Reads it again, and knows whom to tell.
 pub(super) struct Reloader {
     pub(super) path: Option<PathBuf>,
     pub(super) fixed: Fixed,
+    pub(super) keys: Arc<dyn Keys>,
     pub(super) engine: Engine,
     pub(super) api: Arc<Api>,
     pub(super) look: Look,
@@ -60,7 +63,9 @@ impl Reloader {
         let (fixed, ended) = (self.fixed.clone(), Arc::clone(&self.api.ended));
         // Files, users and groups are looked up: requests go on meanwhile.
         let read = tokio::task::spawn_blocking(move || read(&path, &fixed, &ports, &metrics, &ended)).await;
-        let (setup, terms, audit) = read.map_err(|error| vec![error.to_string()])??;
+        let Read { keyring, setup, terms, audit } = read.map_err(|error| vec![error.to_string()])??;
+        // First, for this may be refused as well.
+        self.keys.take(keyring).await.map_err(|error| vec![format!("[store] {error}")])?;
         self.engine.replace(setup);
         self.audit.set(audit);
         self.look.closely(self.audit.is_on() || terms.policy.looks_closely());
@@ -69,13 +74,21 @@ impl Reloader {
     }
 }
 
+/// What was read, to be taken into use together.
+struct Read {
+    keyring: Keyring,
+    setup: Setup,
+    terms: Terms,
+    audit: audit::Terms,
+}
+
 fn read(
     path: &Path,
     fixed: &Fixed,
     ports: &Ports,
     metrics: &Arc<Metrics>,
     ended: &Arc<EndedRuns>,
-) -> Result<(Setup, Terms, audit::Terms), Vec<String>> {
+) -> Result<Read, Vec<String>> {
     let say = |problem: &Problem| format!("{}: {problem}", path.display());
     let mut settings =
         Settings::load(path).map_err(|problems| problems.iter().map(say).collect::<Vec<_>>())?;
@@ -84,7 +97,8 @@ fn read(
         let say = |section: &&str| format!("[{section}] has changed, which takes a restart");
         return Err(changed.iter().map(say).collect());
     }
+    let keyring = read_keys(&settings.keys)?;
     let setup = setup(&mut settings, ports, metrics).map_err(|error| vec![error])?;
     let terms = terms(&settings, &setup, ports, ended).map_err(|error| vec![error])?;
-    Ok((setup, terms, settings.audit))
+    Ok(Read { keyring, setup, terms, audit: settings.audit })
 }

@@ -50,7 +50,7 @@ pub(super) enum Command {
         #[command(flatten)]
         socket: AdminSocket,
     },
-    /// Make the key that seals the store
+    /// Make the key that seals the store, and put another in its place
     #[command(
         subcommand,
         after_help = "Example:\n  (umask 077; bursar key generate > /etc/bursar/store.key)"
@@ -259,6 +259,17 @@ pub(super) enum KeyCommand {
     /// Print a new key: 32 random bytes in base64, one line
     #[command(after_help = "Example:\n  (umask 077; bursar key generate > /etc/bursar/store.key)")]
     Generate,
+    /// Seal everything in the store anew with the key in `store.key_file`, while it serves, by the admin socket
+    #[command(
+        after_help = "Example, with the new key in store.key_file and the one before in store.old_key_files:\n  systemctl reload bursar && bursar key rotate\n\nWhat was interrupted goes on where it was: call it again. Exit code 1 if something can't be opened; it is named."
+    )]
+    Rotate {
+        /// As the socket answers
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        socket: AdminSocket,
+    },
 }
 
 #[derive(Subcommand)]

@@ -67,6 +67,12 @@ fn glance(status: &Value) -> String {
             if failing { "CAN'T BE WRITTEN".to_owned() } else { format!("line {}", number(audit, "seq")) };
         out.push_str(&format!("audit log {}: {state}\n", text(audit, "file")));
     }
+    let old_rows = number(status, "rows_sealed_with_old_keys");
+    if old_rows > 0 {
+        out.push_str(&format!(
+            "sealed with an older key, to be sealed anew by `bursar key rotate`: {old_rows}\n"
+        ));
+    }
     let next = list("next_refreshes");
     if !next.is_empty() {
         out.push_str("\nnext refreshes, of what is still in use then:\n");

@@ -18,7 +18,7 @@ use crate::jwt;
 use crate::model::{EndReason, Failure, GrantId, GrantKey, UserName};
 use crate::refresh::gate::back_off;
 use crate::refresh::{Engine, Inner, SHORTLY, store_failure};
-use crate::store::{PendingRevocation, Tombstone, Which};
+use crate::store::{PendingRevocation, StoreError, Tombstone, Which};
 use crate::tasks::Tasks;
 
 /// Between two tries to reach a server that is to be told.
@@ -75,10 +75,13 @@ impl Engine {
     /// If the store does not take the tombstone: then nothing has changed. If it fails later, the grant has ended and
     /// the rest is done by itself.
     pub async fn revoke(&self, key: &GrantKey, patience: Duration) -> Result<Option<Left>, Failure> {
-        if self.bury(&GrantId::current(key.clone()), key).await? == Tombstone::Missing {
+        let found = self.bury(&GrantId::current(key.clone()), key).await?;
+        if found == Tombstone::Missing {
             return Ok(None);
         }
-        self.tell(key, patience).await.map(|told| Some(told.left))
+        let mut left = self.tell(key, patience).await?.left;
+        left.extend(unreadable(found, key));
+        Ok(Some(left))
     }
 
     /// Revokes and forgets every grant of a user. How many were forgotten, and what is left to do, after `patience` at
@@ -94,10 +97,11 @@ impl Engine {
         let which = Which { user: Some(user.clone()), ..Which::default() };
         let grants = store.grants(&which, None, u32::MAX).await.map_err(|error| store_failure(&error))?;
         let mut keys: BTreeSet<GrantKey> = grants.into_iter().map(|grant| grant.key).collect();
-        for key in &keys {
-            self.bury(&GrantId::current(key.clone()), key).await?;
-        }
         let mut left = Vec::new();
+        for key in &keys {
+            let found = self.bury(&GrantId::current(key.clone()), key).await?;
+            left.extend(unreadable(found, key));
+        }
         let mut forgotten = self.bury_candidates(user, until, &mut left).await?;
         let waiting = store.to_revoke().await.map_err(|error| store_failure(&error))?;
         keys.extend(waiting.into_iter().filter(|key| key.user == *user));
@@ -132,7 +136,7 @@ impl Engine {
         let inner = &self.0;
         let now = inner.parts.clock.now().wall;
         let found = inner.parts.store.revoke(id, key, now).await.map_err(|error| store_failure(&error))?;
-        if found == Tombstone::Put {
+        if matches!(found, Tombstone::Put | Tombstone::Unreadable) {
             if let Ok(service) = inner.service(&id.key.service) {
                 inner.drop_cached(id, &service);
             }
@@ -161,7 +165,15 @@ impl Engine {
                 ));
                 continue;
             };
-            let token = store.access_token(&id, None).await.map_err(|error| store_failure(&error))?;
+            let token = match store.access_token(&id, None).await {
+                Ok(token) => token,
+                // Whose it is can't be told any more; nobody else's erasure waits for that.
+                Err(error @ StoreError::Seal(_)) => {
+                    tracing::error!(%error, "handed in, not proven");
+                    None
+                }
+                Err(error) => return Err(store_failure(&error)),
+            };
             let claimed = token.and_then(|token| jwt::claimed_text(&token.token, &service.user_claim));
             if claimed.as_deref() != Some(user.as_str()) {
                 continue;
@@ -286,6 +298,13 @@ impl Inner {
         let token = pending.refresh_token.digest();
         self.parts.store.revoked(key, token).await.map_err(|error| store_failure(&error))
     }
+}
+
+fn unreadable(found: Tombstone, key: &GrantKey) -> Option<String> {
+    let say = || {
+        format!("{key}: its refresh token can't be opened; end the grant at the authorization server by hand")
+    };
+    (found == Tombstone::Unreadable).then(say)
 }
 
 /// Goes on telling servers until nothing is left, and begins again whenever something is. Each grant has its own time, so

@@ -52,6 +52,7 @@ pub const KEYS: &[Key] = &[
     key("admin.metrics", Text, "Address and port of /metrics, /live and /ready, and nothing else."),
     key("store.url", Text, "sqlite:// and the database file."),
     key("store.key_file", Text, "The key that seals; a bare name may be a systemd credential."),
+    key("store.old_key_files", Texts, "Keys that still open what `bursar key rotate` has not sealed anew."),
     key("authorization_servers.*.okta_domain", Text, "With authorization_server_id; or issuer."),
     key("authorization_servers.*.authorization_server_id", Text, "The part of the issuer after /oauth2/."),
     key("authorization_servers.*.issuer", Text, "Any OpenID provider, byte for byte as it names itself."),

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::Spanned;
@@ -226,11 +226,13 @@ impl<'a> Section<'a> {
 
     /// A file: a bare name is a systemd credential, if there is one of that name.
     pub(super) fn file(&self, key: &str, default: Option<&str>) -> PathBuf {
-        let path = self.path(key, default);
-        #[expect(clippy::disallowed_methods, reason = "systemd says this way where it has put credentials")]
-        let directory = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|_| path.components().count() == 1);
-        let credential = directory.map(|directory| PathBuf::from(directory).join(&path));
-        credential.filter(|credential| credential.exists()).unwrap_or(path)
+        or_credential(self.path(key, default))
+    }
+
+    /// A list of such files.
+    pub(super) fn files(&self, key: &str) -> Vec<PathBuf> {
+        let texts = self.texts(key).unwrap_or_default();
+        texts.iter().map(|text| or_credential(Path::new(text).to_owned())).collect()
     }
 
     /// An address and port.
@@ -298,6 +300,13 @@ impl Drop for Section<'_> {
     fn drop(&mut self) {
         debug_assert!(self.finished.get() || std::thread::panicking(), "[{}] was not finished", self.name);
     }
+}
+
+fn or_credential(path: PathBuf) -> PathBuf {
+    #[expect(clippy::disallowed_methods, reason = "systemd says this way where it has put credentials")]
+    let directory = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|_| path.components().count() == 1);
+    let credential = directory.map(|directory| PathBuf::from(directory).join(&path));
+    credential.filter(|credential| credential.exists()).unwrap_or(path)
 }
 
 fn quoted(words: &[&str]) -> String {

@@ -16,12 +16,12 @@ pub struct RunPasses {
     /// What they must say.
     pub expected: Expectation,
     /// Where the keys are.
-    pub keys: Keys,
+    pub keys: KeySource,
 }
 
 /// Where the keys of run passes are.
 #[derive(Clone, Debug)]
-pub enum Keys {
+pub enum KeySource {
     /// In a file.
     File(PathBuf),
     /// At an address.
@@ -57,18 +57,18 @@ pub(super) fn read(root: &Section<'_>) -> Option<RunPasses> {
     Some(RunPasses { expected, keys: keys? })
 }
 
-fn file(section: &Section<'_>) -> Keys {
+fn file(section: &Section<'_>) -> KeySource {
     let path = section.file("jwks_file", None);
     if let Err(problem) = keys::read(&path) {
         section.problem("jwks_file", problem);
     }
-    Keys::File(path)
+    KeySource::File(path)
 }
 
-fn url(section: &Section<'_>) -> Option<Keys> {
+fn url(section: &Section<'_>) -> Option<KeySource> {
     let text = section.text("jwks_url")?;
     match Url::parse(&text) {
-        Ok(url) if is_confidential(&url) && url.fragment().is_none() => Some(Keys::Url(url)),
+        Ok(url) if is_confidential(&url) && url.fragment().is_none() => Some(KeySource::Url(url)),
         Ok(_) => {
             section.problem("jwks_url", "must be https (plain http only on loopback), without a fragment");
             None

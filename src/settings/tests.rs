@@ -117,6 +117,22 @@ fn each_mistake_gets_a_sentence_of_its_own() {
             "there is no [authorization_servers.prod]",
         ),
         ("KEY_FILE", "/no/such/key", "bursar key generate"),
+        ("[authorization_servers", "old_key_files = \"KEY_FILE\"\n[authorization_servers", "a list of texts"),
+        (
+            "[authorization_servers",
+            "old_key_files = [\"/no/such/key\"]\n[authorization_servers",
+            "/no/such/key",
+        ),
+        (
+            "[authorization_servers",
+            "old_key_files = [\"/dev/null\"]\n[authorization_servers",
+            "32 bytes in base64",
+        ),
+        (
+            "[authorization_servers",
+            "old_key_files = [\"KEY_FILE\"]\n[authorization_servers",
+            "holds the same key as",
+        ),
         ("[store]", "[refresh]\nlease = \"5s\"\n[store]", "by a fifth"),
         ("[store]", "[admin]\npath = \"/run/bursar/bursar.sock\"\n[store]", "vending socket's"),
         (

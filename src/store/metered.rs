@@ -1,5 +1,6 @@
 //! Counts and times every operation of a store, and holds readiness back while writes fail; the adapters stay free of both.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,6 +11,9 @@ use crate::metrics::Metrics;
 use crate::model::{Expiry, Grant, GrantId, GrantKey, RoleName, RunId, ServiceName, UserName};
 use crate::ready::{Latch, Ready};
 use crate::secret::Digest;
+use crate::store::keyring::Keyring;
+use crate::store::keys::{Batch, Keys, Place, Retired};
+use crate::store::seal::KeyId;
 use crate::store::{
     Begun, Candidate, Commit, Committed, InUse, Lease, Newest, PendingRevocation, RunStore, Settled, Store,
     StoreError, StoredToken, Tombstone, Unused, Which,
@@ -27,7 +31,7 @@ pub struct MeteredStore<S> {
 /// Reads may go well while the disk is full.
 const WRITES: [&str; 5] = ["begin", "commit", "settle", "add_candidate", "revoke"];
 
-impl<S: Store> MeteredStore<S> {
+impl<S> MeteredStore<S> {
     /// Measures `inner`.
     pub fn new(inner: S, clock: Arc<dyn Clock>, metrics: Arc<Metrics>, ready: Ready) -> Self {
         Self { inner, clock, metrics, ready, failing: Mutex::default() }
@@ -196,5 +200,24 @@ impl<S: Store + RunStore> RunStore for MeteredStore<S> {
     }
     async fn ended_runs(&self, now: Timestamp) -> Result<Vec<(RunId, Timestamp)>, StoreError> {
         self.measured("ended_runs", self.inner.ended_runs(now)).await
+    }
+}
+
+#[async_trait]
+impl<S: Keys> Keys for MeteredStore<S> {
+    async fn take(&self, keyring: Keyring) -> Result<(), StoreError> {
+        self.measured("take_keys", self.inner.take(keyring)).await
+    }
+    fn sealing_key(&self) -> KeyId {
+        self.inner.sealing_key()
+    }
+    async fn count_old(&self) -> Result<u64, StoreError> {
+        self.measured("count_old", self.inner.count_old()).await
+    }
+    async fn reseal(&self, from: &Place, limit: u32) -> Result<Batch, StoreError> {
+        self.measured("reseal", self.inner.reseal(from, limit)).await
+    }
+    async fn retire(&self, damaged: &HashMap<KeyId, u64>) -> Result<Vec<Retired>, StoreError> {
+        self.measured("retire_keys", self.inner.retire(damaged)).await
     }
 }

@@ -29,8 +29,18 @@ pub(super) enum Purpose<'a> {
     AccessToken(&'a GrantId, Option<&'a RoleName>),
     /// A refresh token, by its digest, that its server is to forget.
     Revocation(&'a GrantKey, Digest),
-    /// The constant that tells whether the key is the store's.
-    Check,
+}
+
+/// For people, with whose it is.
+impl fmt::Display for Purpose<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RefreshToken(id) => write!(f, "refresh token of {}", id.key),
+            Self::AccessToken(id, None) => write!(f, "access token of {}", id.key),
+            Self::AccessToken(id, Some(role)) => write!(f, "access token for role {role} of {}", id.key),
+            Self::Revocation(key, _) => write!(f, "refresh token to be revoked of {key}"),
+        }
+    }
 }
 
 /// Why a sealed value did not open. Never says anything of what is inside.
@@ -39,24 +49,54 @@ pub enum SealError {
     /// The key file is not what `bursar key generate` writes.
     #[error("the key is not 32 bytes in base64: make one with `bursar key generate`")]
     BadKey,
-    /// Sealed with a key that was not given.
-    #[error(
-        "sealed with key {sealed}, but the key given is {given}: put the key that made this store into store.key_file"
-    )]
-    OtherKey {
-        /// The id of the key that sealed it.
-        sealed: KeyId,
-        /// The id of ours.
-        given: KeyId,
-    },
+    /// Keys that seal rows of this store were not given.
+    #[error("{}", missing(.0))]
+    MissingKeys(Vec<(KeyId, u64)>),
+    /// Sealed with a key that is not among ours, although all that this store was sealed with are.
+    #[error("sealed with key {0}, which is none of this store's: damaged, or from another store")]
+    OtherKey(KeyId),
     /// Made with our key, but damaged or moved here from elsewhere.
     #[error("a sealed value is damaged or belongs to another row")]
     Damaged,
+    /// One of the last two, and of what.
+    #[error("the {what} can't be opened: {why}")]
+    Unopened {
+        /// What it should be, and whose.
+        what: String,
+        /// Why it is not.
+        why: Box<SealError>,
+    },
+}
+
+fn missing(keys: &[(KeyId, u64)]) -> String {
+    let each: Vec<String> = keys.iter().map(|(key, rows)| format!("{rows} with key {key}")).collect();
+    format!(
+        "rows are sealed with a key that is not given ({}): put the key that made this store into store.key_file, or, \
+         once there is a newer one, into store.old_key_files until `bursar key rotate` says that it is no longer needed",
+        each.join(", ")
+    )
 }
 
 /// Names a key without giving it away.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyId([u8; KEY_ID_LENGTH]);
+
+impl KeyId {
+    /// As a column holds it.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The key that a sealed value says it was made with.
+    pub(super) fn of_sealed(sealed: &[u8]) -> Option<Self> {
+        let (format, rest) = sealed.split_first()?;
+        (*format == FORMAT).then(|| rest.first_chunk().copied().map(Self)).flatten()
+    }
+}
 
 /// Seals and opens with one key.
 pub struct Sealer {
@@ -96,6 +136,12 @@ impl Sealer {
         Self::from_text(&text).map_err(|error| format!("{}: {error}", path.display()))
     }
 
+    /// Names the key.
+    #[must_use]
+    pub fn id(&self) -> KeyId {
+        self.id
+    }
+
     pub(super) fn seal(&self, purpose: Purpose<'_>, secret: &Secret) -> Result<Vec<u8>, SealError> {
         let mut inside = Zeroizing::new(secret.expose().as_bytes().to_vec());
         let nonce = self
@@ -118,7 +164,7 @@ impl Sealer {
             return Err(SealError::Damaged);
         }
         if *key_id != self.id.0 {
-            return Err(SealError::OtherKey { sealed: KeyId(*key_id), given: self.id });
+            return Err(SealError::OtherKey(KeyId(*key_id)));
         }
         let mut inside = Zeroizing::new(ciphertext.to_vec());
         let plain = self
@@ -138,19 +184,16 @@ impl Sealer {
             data.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
             data.extend_from_slice(bytes);
         };
-        let (what, row, role) = match purpose {
-            Purpose::RefreshToken(id) => ("refresh token", Some((&id.key, id.candidate)), None),
-            Purpose::AccessToken(id, role) => ("access token", Some((&id.key, id.candidate)), role),
-            Purpose::Revocation(key, token) => ("revocation", Some((key, Some(token))), None),
-            Purpose::Check => ("check", None, None),
+        let (what, (key, digest), role) = match purpose {
+            Purpose::RefreshToken(id) => ("refresh token", (&id.key, id.candidate), None),
+            Purpose::AccessToken(id, role) => ("access token", (&id.key, id.candidate), role),
+            Purpose::Revocation(key, token) => ("revocation", (key, Some(token)), None),
         };
         part(&self.id.0);
         part(what.as_bytes());
-        if let Some((key, digest)) = row {
-            part(key.service.as_str().as_bytes());
-            part(key.user.as_str().as_bytes());
-            part(digest.map(|digest| digest.to_string()).unwrap_or_default().as_bytes());
-        }
+        part(key.service.as_str().as_bytes());
+        part(key.user.as_str().as_bytes());
+        part(digest.map(|digest| digest.to_string()).unwrap_or_default().as_bytes());
         if let Some(role) = role {
             part(role.as_str().as_bytes());
         }
@@ -180,6 +223,8 @@ impl fmt::Debug for KeyId {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::entropy::SystemEntropy;
     use crate::model::{ServiceName, UserName};
@@ -226,12 +271,80 @@ mod tests {
         }
     }
 
+    /// Names of which some are alike, or run into each other.
+    fn name() -> impl Strategy<Value = String> {
+        prop_oneof!["[ab]{1,3}", "\\PC{1,20}"]
+    }
+
+    /// What is sealed, and for which row; `Purpose` borrows from it.
+    #[derive(Clone, Debug, PartialEq)]
+    enum Place {
+        RefreshToken(GrantId),
+        AccessToken(GrantId, Option<RoleName>),
+        Revocation(GrantKey, Digest),
+    }
+
+    impl Place {
+        fn purpose(&self) -> Purpose<'_> {
+            match self {
+                Self::RefreshToken(id) => Purpose::RefreshToken(id),
+                Self::AccessToken(id, role) => Purpose::AccessToken(id, role.as_ref()),
+                Self::Revocation(key, digest) => Purpose::Revocation(key, *digest),
+            }
+        }
+    }
+
+    fn place() -> impl Strategy<Value = Place> {
+        let digest = || (0_u8..3).prop_map(|seed| Digest::of(&[seed]));
+        (0..3, name(), name(), proptest::option::of(name()), proptest::option::of(digest()), digest())
+            .prop_map(|(kind, service, user, role, candidate, token)| {
+                let id = GrantId { candidate, ..id(&service, &user) };
+                match kind {
+                    0 => Place::RefreshToken(id),
+                    1 => Place::AccessToken(id, role.as_deref().and_then(RoleName::parse)),
+                    _ => Place::Revocation(id.key, token),
+                }
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn a_value_opens_in_its_own_place_and_in_no_other(one in place(), other in place(), token in "\\PC{0,200}") {
+            let sealer = sealer();
+            let sealed = sealer.seal(one.purpose(), &Secret::new(token.clone())).unwrap();
+            let opened = sealer.open(one.purpose(), &sealed).unwrap();
+            prop_assert_eq!(opened.expose(), token.as_str());
+            prop_assert_eq!(sealer.open(other.purpose(), &sealed).is_ok(), one == other);
+        }
+
+        #[test]
+        fn whatever_is_changed_is_noticed(
+            place in place(),
+            token in "\\PC{0,200}",
+            at: proptest::sample::Index,
+            change in prop_oneof![(1_u8..=255).prop_map(Ok), proptest::collection::vec(any::<u8>(), 0..40).prop_map(Err)],
+        ) {
+            let sealer = sealer();
+            let sealed = sealer.seal(place.purpose(), &Secret::new(token)).unwrap();
+            let mut changed = sealed.clone();
+            let at = at.index(sealed.len());
+            match change {
+                Ok(bits) => changed[at] ^= bits,
+                Err(bytes) => drop(changed.splice(at.., bytes)),
+            }
+            prop_assume!(changed != sealed);
+            prop_assert!(sealer.open(place.purpose(), &changed).is_err());
+        }
+    }
+
     #[test]
     fn another_key_is_told_from_damage() {
         let (ours, theirs) = (sealer(), sealer());
-        let sealed = theirs.seal(Purpose::Check, &Secret::new("x".into())).unwrap();
-        let error = ours.open(Purpose::Check, &sealed).unwrap_err();
-        assert_eq!(error, SealError::OtherKey { sealed: theirs.id, given: ours.id });
+        let alice = id("s", "alice");
+        let sealed = theirs.seal(Purpose::RefreshToken(&alice), &Secret::new("x".into())).unwrap();
+        let error = ours.open(Purpose::RefreshToken(&alice), &sealed).unwrap_err();
+        assert_eq!(error, SealError::OtherKey(theirs.id));
+        assert_eq!(KeyId::of_sealed(&sealed), Some(theirs.id));
     }
 
     #[test]

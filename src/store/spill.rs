@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{BootId, Moment, Timestamp};
 use crate::model::{GrantId, GrantKey, Issued, RoleName, Scope, ServiceName, UserName};
 use crate::secret::Digest;
+use crate::store::keyring::Keyring;
 use crate::store::row::millis;
-use crate::store::seal::{Purpose, Sealer};
+use crate::store::seal::{KeyId, Purpose};
 use crate::store::sqlite::beside;
 use crate::store::{Commit, StoreError};
 
@@ -48,13 +49,13 @@ struct File {
 
 /// Writes and syncs one file; its name is a digest of the grant's key, so a later spill of the same grant replaces it.
 pub(super) fn write(
-    sealer: &Sealer,
+    keys: &Keyring,
     database: &Path,
     id: &GrantId,
     version: i64,
     answer: &Commit,
 ) -> Result<(), StoreError> {
-    let seal = |purpose, secret| sealer.seal(purpose, secret).map(|sealed| STANDARD.encode(sealed));
+    let seal = |purpose, secret| keys.seal(purpose, secret).map(|sealed| STANDARD.encode(sealed));
     let refresh_token =
         answer.refresh_token.as_ref().map(|token| seal(Purpose::RefreshToken(id), token)).transpose()?;
     let issued = &answer.issued;
@@ -112,12 +113,21 @@ pub(super) fn files(database: &Path) -> Result<Vec<PathBuf>, StoreError> {
     }
 }
 
+/// The key that each of the files is sealed with. What is no such file is found out by whoever reads it.
+pub(super) fn sealed_by(database: &Path) -> Result<Vec<KeyId>, StoreError> {
+    let key_of = |path: PathBuf| {
+        let file: File = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+        KeyId::of_sealed(&STANDARD.decode(file.access_token).ok()?)
+    };
+    Ok(files(database)?.into_iter().filter_map(key_of).collect())
+}
+
 /// Reads one back.
-pub(super) fn read(sealer: &Sealer, path: &Path) -> Result<Spilled, StoreError> {
+pub(super) fn read(keys: &Keyring, path: &Path) -> Result<Spilled, StoreError> {
     let text = std::fs::read(path).map_err(unavailable(path))?;
     let file: File = serde_json::from_slice(&text)
         .map_err(|error| StoreError::Unavailable(format!("{}: {error}", path.display())))?;
-    parse(sealer, &file)?.ok_or_else(|| StoreError::Inconsistent {
+    parse(keys, &file)?.ok_or_else(|| StoreError::Inconsistent {
         table: "spilled refreshes",
         column: "value",
         row: path.display().to_string(),
@@ -129,14 +139,14 @@ pub(super) fn remove(path: &Path) -> Result<(), StoreError> {
     std::fs::remove_file(path).map_err(unavailable(path))
 }
 
-fn parse(sealer: &Sealer, file: &File) -> Result<Option<Spilled>, StoreError> {
+fn parse(keys: &Keyring, file: &File) -> Result<Option<Spilled>, StoreError> {
     let key =
         || Some(GrantKey { service: ServiceName::parse(&file.service)?, user: UserName::parse(&file.user)? });
     let Some(key) = key() else { return Ok(None) };
     let id = GrantId { key, candidate: file.candidate.as_deref().and_then(Digest::parse) };
     let role = file.role.as_deref().and_then(RoleName::parse);
     let open = |purpose, text: &str| {
-        sealer.open(purpose, &STANDARD.decode(text).unwrap_or_default()).map_err(StoreError::from)
+        keys.open(purpose, &STANDARD.decode(text).unwrap_or_default()).map_err(StoreError::from)
     };
     let refresh_token =
         file.refresh_token.as_deref().map(|text| open(Purpose::RefreshToken(&id), text)).transpose()?;

@@ -5,8 +5,10 @@
 
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
@@ -15,9 +17,10 @@ use sqlx::{QueryBuilder, Sqlite};
 
 use crate::clock::{Moment, Timestamp};
 use crate::model::{Expiry, Grant, GrantId, GrantKey, RoleName, Scope, ServiceName, UserName};
-use crate::secret::{Digest, Secret};
+use crate::secret::Digest;
+use crate::store::keyring::Keyring;
 use crate::store::row::Reader;
-use crate::store::seal::{Purpose, Sealer};
+use crate::store::seal::Purpose;
 use crate::store::spill::{self, Spilled};
 use crate::store::{
     Begun, Candidate, Commit, Committed, InUse, Lease, Newest, PendingRevocation, Settled, Store, StoreError,
@@ -28,6 +31,8 @@ mod attempts;
 mod candidates;
 mod columns;
 mod file;
+mod keys;
+mod reseal;
 mod revocations;
 mod runs;
 mod upkeep;
@@ -35,13 +40,15 @@ mod upkeep;
 use columns::{of_row, role_column};
 pub(super) use file::beside;
 
-/// What the seal check holds; any constant would do.
-const CHECK: &str = "bursar";
-
 /// The adapter.
 pub struct SqliteStore {
+    // Of one connection: who holds it is alone with the file.
     pool: SqlitePool,
-    sealer: Sealer,
+    // Sealing is done by whoever holds the connection, and so is changing the keys: nothing is written with keys that
+    // have been replaced meanwhile.
+    keyring: ArcSwap<Keyring>,
+    // For what is sealed into a file, without the connection.
+    spilling: Mutex<()>,
     path: PathBuf,
     // Held for its lock; the kernel lets go of it when the process ends, however it ends.
     _lock: std::fs::File,
@@ -67,8 +74,9 @@ impl SqliteStore {
     /// Opens or makes the database file, migrates it, and absorbs what the last process could not commit.
     ///
     /// # Errors
-    /// `InUse` at once if another process owns the file; the caller may try again.
-    pub async fn open(path: &Path, sealer: Sealer) -> Result<Self, OpenError> {
+    /// `InUse` at once if another process owns the file; the caller may try again. If a key is missing that rows are sealed
+    /// with: then nothing has changed.
+    pub async fn open(path: &Path, keyring: impl Into<Keyring>) -> Result<Self, OpenError> {
         let failed = |what: &str, error: &dyn std::fmt::Display| {
             OpenError::Failed(format!("{}: {what}: {error}", path.display()))
         };
@@ -94,8 +102,10 @@ impl SqliteStore {
             .await
             .map_err(|error| failed("can't be opened", &error))?;
         file::migrations().run(&pool).await.map_err(|error| failed("can't be migrated", &error))?;
-        let store = Self { pool, sealer, path: path.to_owned(), _lock: lock };
-        store.check_key().await.map_err(|error| failed("the key", &error))?;
+        let keyring = Arc::new(keyring.into());
+        let (current, spilling) = (ArcSwap::new(Arc::clone(&keyring)), Mutex::default());
+        let store = Self { pool, keyring: current, spilling, path: path.to_owned(), _lock: lock };
+        store.adopt(keyring).await.map_err(|error| failed("the key", &error))?;
         store.absorb_spilled().await.map_err(|error| failed("what the last process left", &error))?;
         sqlx::query("UPDATE grants SET lease_owner = NULL, lease_until = NULL WHERE lease_owner IS NOT NULL")
             .execute(&store.pool)
@@ -104,24 +114,13 @@ impl SqliteStore {
         Ok(store)
     }
 
-    async fn check_key(&self) -> Result<(), StoreError> {
-        let sealed: Option<Vec<u8>> =
-            sqlx::query_scalar("SELECT sealed FROM seal_check").fetch_optional(&self.pool).await?;
-        if let Some(sealed) = sealed {
-            self.sealer.open(Purpose::Check, &sealed)?;
-            return Ok(());
-        }
-        let sealed = self.sealer.seal(Purpose::Check, &Secret::new(CHECK.to_owned()))?;
-        sqlx::query("INSERT INTO seal_check (id, sealed) VALUES (1, ?)")
-            .bind(sealed)
-            .execute(&self.pool)
-            .await?;
-        Ok(())
+    fn keys(&self) -> arc_swap::Guard<Arc<Keyring>> {
+        self.keyring.load()
     }
 
     async fn absorb_spilled(&self) -> Result<(), StoreError> {
         for file in spill::files(&self.path)? {
-            let Spilled { id, version, answer } = spill::read(&self.sealer, &file)?;
+            let Spilled { id, version, answer } = spill::read(&self.keys(), &file)?;
             match self.commit(&id, version, &answer).await? {
                 Committed::Done(_) => {
                     tracing::info!(grant = %id.key, "took up a refresh that the last process could not write");
@@ -234,7 +233,7 @@ impl Store for SqliteStore {
         let Some(row) = row else { return Ok(None) };
         let row = Reader::new("access_tokens", &row);
         Ok(Some(StoredToken {
-            token: self.sealer.open(Purpose::AccessToken(id, role), row.get("access_token")?)?,
+            token: self.keys().open(Purpose::AccessToken(id, role), row.get("access_token")?)?,
             scope: Scope::from_wire(row.get("scope")?),
             issued: row.issued()?,
             verified: row.digest("verified")?,
@@ -386,7 +385,8 @@ impl Store for SqliteStore {
     }
 
     async fn spill(&self, id: &GrantId, version: i64, answer: &Commit) -> Result<(), StoreError> {
-        spill::write(&self.sealer, &self.path, id, version, answer)
+        let _alone = self.spilling.lock().unwrap_or_else(PoisonError::into_inner);
+        spill::write(&self.keys(), &self.path, id, version, answer)
     }
 
     async fn close(&self) {

@@ -54,7 +54,7 @@ impl SqliteStore {
         .execute(&mut *transaction)
         .await?;
         let attempt = Attempt {
-            refresh_token: self.sealer.open(Purpose::RefreshToken(id), row.get("refresh_token")?)?,
+            refresh_token: self.keys().open(Purpose::RefreshToken(id), row.get("refresh_token")?)?,
             version: row.get("version")?,
             rotation: row.rotation()?,
             since,
@@ -70,12 +70,12 @@ impl SqliteStore {
         version: i64,
         answer: &Commit,
     ) -> Result<Committed, StoreError> {
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let sealed = answer
             .refresh_token
             .as_ref()
-            .map(|token| self.sealer.seal(Purpose::RefreshToken(id), token))
+            .map(|token| self.keys().seal(Purpose::RefreshToken(id), token))
             .transpose()?;
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let changed = sqlx::query(
             "UPDATE grants SET refresh_token = coalesce(?, refresh_token), rotation = ?, version = version + 1,
                 refreshed_at = ?, attempt_wall = NULL, attempt_boot = NULL, attempt_boot_id = NULL,
@@ -145,7 +145,7 @@ impl SqliteStore {
         answer: &Commit,
     ) -> Result<(), StoreError> {
         let sealed =
-            self.sealer.seal(Purpose::AccessToken(id, answer.role.as_ref()), &answer.access_token)?;
+            self.keys().seal(Purpose::AccessToken(id, answer.role.as_ref()), &answer.access_token)?;
         let issued = &answer.issued;
         of_row(
             sqlx::query(

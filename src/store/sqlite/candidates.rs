@@ -15,7 +15,8 @@ impl SqliteStore {
         candidate: &Candidate,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let sealed = self.sealer.seal(Purpose::RefreshToken(id), &candidate.refresh_token)?;
+        let mut connection = self.pool.acquire().await?;
+        let sealed = self.keys().seal(Purpose::RefreshToken(id), &candidate.refresh_token)?;
         let added = of_row(
             sqlx::query(
                 "INSERT INTO grants (service, user, candidate, origin, registration, rotation, version, refresh_token, created_at)
@@ -30,7 +31,7 @@ impl SqliteStore {
         .bind(&candidate.registration)
         .bind(sealed)
         .bind(now.millis())
-        .execute(&self.pool)
+        .execute(&mut *connection)
         .await?
         .rows_affected();
         Ok(added == 1)
@@ -52,7 +53,7 @@ impl SqliteStore {
         .await?;
         let Some(row) = row else { return Ok(false) };
         let row = Reader::new("grants", &row);
-        let refresh_token = self.sealer.open(Purpose::RefreshToken(candidate), row.get("refresh_token")?)?;
+        let refresh_token = self.keys().open(Purpose::RefreshToken(candidate), row.get("refresh_token")?)?;
         let tokens = of_row(
             sqlx::query("SELECT * FROM access_tokens WHERE service = ? AND user = ? AND candidate = ?"),
             candidate,
@@ -76,7 +77,7 @@ impl SqliteStore {
              WHERE service = ? AND user = ? AND candidate = ?",
         )
         .bind(user.as_str())
-        .bind(self.sealer.seal(Purpose::RefreshToken(&proven), &refresh_token)?)
+        .bind(self.keys().seal(Purpose::RefreshToken(&proven), &refresh_token)?)
         .bind(version)
         .bind(candidate.key.service.as_str())
         .bind(candidate.key.user.as_str())
@@ -87,12 +88,12 @@ impl SqliteStore {
             let token = Reader::new("access_tokens", token);
             let role = RoleName::parse(token.get("role")?);
             let opened = self
-                .sealer
+                .keys()
                 .open(Purpose::AccessToken(candidate, role.as_ref()), token.get("access_token")?)?;
             of_row(
                 sqlx::query("UPDATE access_tokens SET version = ?, access_token = ? WHERE service = ? AND user = ? AND candidate = ? AND role = ?")
                     .bind(version)
-                    .bind(self.sealer.seal(Purpose::AccessToken(&proven, role.as_ref()), &opened)?),
+                    .bind(self.keys().seal(Purpose::AccessToken(&proven, role.as_ref()), &opened)?),
                 &proven,
             )
             .bind(role_column(role.as_ref()))

@@ -29,8 +29,18 @@ impl SqliteStore {
         if sealed.is_empty() {
             return Ok(Tombstone::AlreadyThere);
         }
-        let refresh_token = self.sealer.open(Purpose::RefreshToken(id), sealed)?;
-        self.put_revocation(&mut transaction, key, row.get("registration")?, &refresh_token, now).await?;
+        let opened = self.keys().open(Purpose::RefreshToken(id), sealed);
+        // That it ends here must not depend on it.
+        let found = match &opened {
+            Ok(token) => {
+                self.put_revocation(&mut transaction, key, row.get("registration")?, token, now).await?;
+                Tombstone::Put
+            }
+            Err(error) => {
+                tracing::error!(%error, "revoked here, and its server can't be told");
+                Tombstone::Unreadable
+            }
+        };
         let query = if id.candidate.is_some() {
             of_row(sqlx::query("DELETE FROM grants WHERE service = ? AND user = ? AND candidate = ?"), id)
         } else {
@@ -47,7 +57,7 @@ impl SqliteStore {
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
-        Ok(Tombstone::Put)
+        Ok(found)
     }
 
     /// An answer came for a grant that was revoked while its exchange was under way: what it brought goes the same way.
@@ -93,7 +103,7 @@ impl SqliteStore {
         .bind(key.user.as_str())
         .bind(digest.to_string())
         .bind(registration)
-        .bind(self.sealer.seal(Purpose::Revocation(key, digest), refresh_token)?)
+        .bind(self.keys().seal(Purpose::Revocation(key, digest), refresh_token)?)
         .bind(now.millis())
         .execute(&mut **transaction)
         .await?;
@@ -120,7 +130,7 @@ impl SqliteStore {
                 let token = row.digest("token")?.ok_or_else(|| row.inconsistent("token"))?;
                 let purpose = Purpose::Revocation(key, token);
                 Ok(PendingRevocation {
-                    refresh_token: self.sealer.open(purpose, row.get("refresh_token")?)?,
+                    refresh_token: self.keys().open(purpose, row.get("refresh_token")?)?,
                     registration: row.get("registration")?,
                     since: Timestamp::from_millis(row.get("revoked_at")?),
                 })
@@ -172,7 +182,7 @@ impl SqliteStore {
     }
 
     /// What was overwritten in the database still stands in its write-ahead log, until that begins anew.
-    async fn forget_the_log(&self) -> Result<(), StoreError> {
+    pub(super) async fn forget_the_log(&self) -> Result<(), StoreError> {
         sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&self.pool).await?;
         Ok(())
     }
@@ -183,6 +193,7 @@ impl SqliteStore {
         registration: &str,
         now: Timestamp,
     ) -> Result<(), StoreError> {
+        let mut connection = self.pool.acquire().await?;
         // Nothing of the client's can be used up, so its row is like that of a refresh token that persists.
         let query = sqlx::query(
             "INSERT INTO grants (service, user, candidate, origin, registration, rotation, version, refresh_token, created_at)
@@ -193,9 +204,9 @@ impl SqliteStore {
         .bind(id.key.user.as_str())
         .bind(candidate_column(id))
         .bind(registration)
-        .bind(self.sealer.seal(Purpose::RefreshToken(id), &Secret::new(String::new()))?)
+        .bind(self.keys().seal(Purpose::RefreshToken(id), &Secret::new(String::new()))?)
         .bind(now.millis());
-        query.execute(&self.pool).await?;
+        query.execute(&mut *connection).await?;
         Ok(())
     }
 }

@@ -74,7 +74,7 @@ impl SqliteStore {
         .await?;
         let Some(row) = row else { return Ok(None) };
         let row = Reader::new("grants", &row);
-        let refresh_token = self.sealer.open(Purpose::RefreshToken(id), row.get("refresh_token")?)?;
+        let refresh_token = self.keys().open(Purpose::RefreshToken(id), row.get("refresh_token")?)?;
         Ok(Some(Newest { refresh_token, version: row.get("version")? }))
     }
 
