@@ -28,6 +28,11 @@ pub mod client;
 mod discovery;
 pub use discovery::Endpoints;
 pub(crate) use discovery::is_confidential;
+#[cfg(any(test, fuzzing))]
+pub(crate) use {
+    answer::{rate_limit, retry_after, sort},
+    discovery::{locations, parse as parse_metadata},
+};
 
 /// One request over one connection, with limits on everything.
 pub mod http;

@@ -124,6 +124,11 @@ pub mod logging;
 /// The commands.
 pub mod cli;
 
+/// What fuzzing calls.
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
+
 /// The development set-up.
 #[cfg(feature = "dev")]
 pub mod dev;

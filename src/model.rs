@@ -1,6 +1,7 @@
 //! The nouns that everything else speaks in.
 
 mod entitlement;
+mod excerpt;
 mod failure;
 mod grant;
 mod ids;
@@ -9,6 +10,7 @@ mod service;
 mod token;
 
 pub use entitlement::Entitlement;
+pub use excerpt::excerpt;
 pub use failure::{Failure, Reference};
 pub use grant::{EndReason, Expiry, Grant, GrantState, Rotation, SameOrNew};
 pub use ids::{

@@ -182,6 +182,7 @@ impl From<VerifyError> for Unbelieved {
             VerifyError::Signature => Self::Signature,
             VerifyError::Claim(name) if name == "aud" => Self::Claim("aud"),
             VerifyError::Claim(_) => Self::Claim("iss"),
+            VerifyError::Type(_) => Self::Claim("typ"),
             VerifyError::Issuer(_) => Self::Issuer,
             VerifyError::Audience(_) => Self::Audience,
             VerifyError::NotAJwt

@@ -23,7 +23,7 @@ const UNSAID_WINDOW: Duration = Duration::from_mins(1);
 const LONGEST_WINDOW: Duration = Duration::from_mins(5);
 
 /// What the answer to a refresh means.
-pub(super) fn sort(answer: &Answer) -> Exchange {
+pub(crate) fn sort(answer: &Answer) -> Exchange {
     match answer.status {
         StatusCode::OK => tokens(&answer.body).map_or_else(
             || Exchange::InDoubt("a 200 that is not a token response".to_owned()),
@@ -122,7 +122,7 @@ fn tokens(body: &[u8]) -> Option<Tokens> {
 }
 
 /// When another request is worth making, if the server says so: RFC 7009 §2.2.1, or the end of its rate limit's window.
-pub(super) fn retry_after(answer: &Answer) -> Option<Duration> {
+pub(crate) fn retry_after(answer: &Answer) -> Option<Duration> {
     if answer.status == StatusCode::TOO_MANY_REQUESTS {
         return Some(window(&answer.headers));
     }
@@ -132,7 +132,7 @@ pub(super) fn retry_after(answer: &Answer) -> Option<Duration> {
 
 /// What the answer says of the rate limit: requests in a window, how many are left, how long it goes on. With Okta a limit of
 /// 0 speaks of requests at the same time, and its reset says nothing.
-pub(super) fn rate_limit(headers: &HeaderMap) -> Option<(u32, u32, Duration)> {
+pub(crate) fn rate_limit(headers: &HeaderMap) -> Option<(u32, u32, Duration)> {
     let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u32>().ok();
     let limit = number("x-rate-limit-limit").filter(|limit| *limit > 0)?;
     headers.get("x-rate-limit-reset")?;

@@ -53,9 +53,9 @@ impl std::fmt::Debug for Method {
 }
 
 /// What goes into one request.
-pub(super) struct Proof {
-    pub(super) authorization: Option<HeaderValue>,
-    pub(super) parameters: Vec<(&'static str, Secret)>,
+pub(crate) struct Proof {
+    pub(crate) authorization: Option<HeaderValue>,
+    pub(crate) parameters: Vec<(&'static str, Secret)>,
 }
 
 impl ClientAuthentication {
@@ -73,7 +73,7 @@ impl ClientAuthentication {
 
     /// What to put into a request to `endpoint`. `None` where the key does not sign, or the secret has no form that a
     /// header takes.
-    pub(super) fn prove(&self, endpoint: &Url, now: Timestamp, entropy: &dyn Entropy) -> Option<Proof> {
+    pub(crate) fn prove(&self, endpoint: &Url, now: Timestamp, entropy: &dyn Entropy) -> Option<Proof> {
         let id = || ("client_id", Secret::new(self.client_id.clone()));
         let method = Arc::clone(&self.lock());
         Some(match &*method {

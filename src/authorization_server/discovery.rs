@@ -3,6 +3,8 @@
 use serde::Deserialize;
 use url::Url;
 
+use crate::model::excerpt;
+
 /// Where it is asked; what is `None` it does not offer.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Endpoints {
@@ -41,7 +43,7 @@ struct Metadata {
 }
 
 /// Where the document may be: OpenID Connect's place, then RFC 8414's, which puts the well-known part before the path.
-pub(super) fn locations(issuer: &Url) -> Vec<Url> {
+pub(crate) fn locations(issuer: &Url) -> Vec<Url> {
     let path = issuer.path().trim_end_matches('/').to_owned();
     let at = |path: String| {
         let mut url = issuer.clone();
@@ -55,16 +57,17 @@ pub(super) fn locations(issuer: &Url) -> Vec<Url> {
 }
 
 /// Reads a document.
-pub(super) fn parse(issuer: &str, document: &[u8]) -> Result<Endpoints, String> {
+pub(crate) fn parse(issuer: &str, document: &[u8]) -> Result<Endpoints, String> {
     let Metadata { issuer: named, endpoints } = serde_json::from_slice(document)
-        .map_err(|error| format!("the metadata document can't be read: {error}"))?;
+        .map_err(|error| format!("the metadata document can't be read: {}", excerpt(&error.to_string())))?;
     if named != issuer {
         return Err(format!(
-            "the server names itself {named:?}, but {issuer:?} is configured: they must be identical, to the last slash"
+            "the server names itself {:?}, but {issuer:?} is configured: they must be identical, to the last slash",
+            excerpt(&named)
         ));
     }
     if let Some((_, url)) = endpoints.named().find(|(_, url)| !is_confidential(url)) {
-        return Err(format!("the endpoint {url} is not https"));
+        return Err(format!("the endpoint {} is not https", excerpt(url.as_str())));
     }
     Ok(endpoints)
 }

@@ -64,6 +64,27 @@ impl SigningKey {
         self.digest == other.digest
     }
 
+    /// Its public half, as a key set has it.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn public_jwk(&self) -> Value {
+        use aws_lc_rs::signature::KeyPair as _;
+        let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let kid = self.id.as_deref();
+        match &self.pair {
+            Pair::Rsa(pair) => {
+                let (n, e) = (pair.public_key().modulus(), pair.public_key().exponent());
+                let [n, e] = [n, e].map(|number| encode(number.big_endian_without_leading_zero()));
+                json!({ "kty": "RSA", "kid": kid, "n": n, "e": e })
+            }
+            Pair::Ec(pair) => {
+                // Behind the mark of an uncompressed point, both coordinates.
+                let point = pair.public_key().as_ref().get(1..).unwrap_or_default();
+                let (x, y) = point.split_at(point.len() / 2);
+                json!({ "kty": "EC", "crv": "P-256", "kid": kid, "x": encode(x), "y": encode(y) })
+            }
+        }
+    }
+
     /// A JWT with these claims; `None` if the library refuses to sign.
     #[must_use]
     pub fn sign(&self, claims: &Value) -> Option<Secret> {

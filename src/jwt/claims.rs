@@ -11,6 +11,7 @@ use crate::clock::Timestamp;
 use crate::jwt::VerifyError;
 
 /// What a genuine token says.
+#[derive(Debug)]
 pub struct Claims(pub(super) Object);
 
 impl Claims {
@@ -46,6 +47,7 @@ impl Claims {
 }
 
 /// A JSON object none of whose members stands twice.
+#[derive(Debug)]
 pub(super) struct Object(Vec<(String, Value)>);
 
 impl Object {

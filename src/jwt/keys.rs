@@ -131,11 +131,11 @@ fn read(jwk: &Value, allowed: &[SigningAlgorithm]) -> Option<(String, Result<Key
         .collect();
     let decoding = match algorithms.first()? {
         Rs256 | Ps256 => rsa(text("n"), text("e")),
-        Es256 => {
-            DecodingKey::from_ec_components(text("x").unwrap_or_default(), text("y").unwrap_or_default())
-                .map_err(|_| MALFORMED)
-        }
-        EdDsa => DecodingKey::from_ed_components(text("x").unwrap_or_default()).map_err(|_| MALFORMED),
+        Es256 => coordinate(text("x"))
+            .zip(coordinate(text("y")))
+            .and_then(|(x, y)| DecodingKey::from_ec_components(x, y).ok())
+            .ok_or(MALFORMED),
+        EdDsa => coordinate(text("x")).and_then(|x| DecodingKey::from_ed_components(x).ok()).ok_or(MALFORMED),
     };
     // Of what has no name nobody would miss it.
     if kid.is_empty() && decoding.is_err() {
@@ -145,6 +145,12 @@ fn read(jwk: &Value, allowed: &[SigningAlgorithm]) -> Option<(String, Result<Key
 }
 
 const MALFORMED: &str = "it is malformed";
+
+/// 32 bytes, zeros and all (RFC 7518 §6.2.1.2, RFC 8037 §2): coordinates of other lengths, one behind the other, could make
+/// up another point. Whether it is on its curve is looked at with each signature.
+fn coordinate(text: Option<&str>) -> Option<&str> {
+    text.filter(|text| URL_SAFE_NO_PAD.decode(text).is_ok_and(|bytes| bytes.len() == 32))
+}
 
 fn rsa(modulus: Option<&str>, exponent: Option<&str>) -> Result<DecodingKey, &'static str> {
     let number = |text: Option<&str>| {
@@ -206,6 +212,21 @@ mod tests {
         let padded = format!(r#"{{"kty":"RSA","kid":"p","n":"{modulus}","e":"AQAB"}}"#);
         let set = parse(&format!("{padded}, {}", rsa("good", 256))).unwrap();
         assert!(matches!(set.find(Some("p"), Rs256), Err(NoKey::Unacceptable(_))));
+    }
+
+    #[test]
+    fn a_coordinate_has_its_whole_length() {
+        let key = |x: usize, y: usize| {
+            let [x, y] = [x, y].map(|bytes| URL_SAFE_NO_PAD.encode(vec![1; bytes]));
+            format!(r#"{{"keys":[{{"kty":"EC","crv":"P-256","kid":"e","x":"{x}","y":"{y}"}}]}}"#)
+        };
+        assert!(KeySet::parse(key(32, 32).as_bytes(), &[Es256]).is_ok());
+        for (x, y) in [(31, 33), (33, 31), (31, 32), (0, 64), (64, 0)] {
+            let found = KeySet::parse(key(x, y).as_bytes(), &[Es256]).err();
+            assert_eq!(found, Some(BadKeySet::NothingUsable), "{x} {y}");
+        }
+        let short = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"e","x":"AAAA"}]}"#;
+        assert_eq!(KeySet::parse(short.as_bytes(), &[EdDsa]).err(), Some(BadKeySet::NothingUsable));
     }
 
     #[test]

@@ -8,15 +8,15 @@ use serde_json::{Value, json};
 
 use super::*;
 
-const NOW: i64 = 1_800_000_000;
+pub(super) const NOW: i64 = 1_800_000_000;
 
 /// One key pair for all tests; making one takes a while.
-fn pair() -> &'static KeyPair {
+pub(super) fn pair() -> &'static KeyPair {
     static PAIR: OnceLock<KeyPair> = OnceLock::new();
     PAIR.get_or_init(|| KeyPair::generate(KeySize::Rsa2048).unwrap())
 }
 
-fn jwks() -> KeySet {
+pub(super) fn jwks() -> KeySet {
     let public = pair().public_key();
     let (n, e) = (
         public.modulus().big_endian_without_leading_zero(),
@@ -29,17 +29,24 @@ fn jwks() -> KeySet {
     KeySet::parse(document.to_string().as_bytes(), &[SigningAlgorithm::Rs256]).unwrap()
 }
 
-fn sign(header: &str, payload: &str) -> Secret {
-    let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
+pub(super) fn sign(header: &str, payload: &str) -> Secret {
+    sign_bytes(header.as_bytes(), payload.as_bytes())
+}
+
+pub(super) fn sign_bytes(header: &[u8], payload: &[u8]) -> Secret {
+    sign_text(&format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload)))
+}
+
+pub(super) fn sign_text(signed: &str) -> Secret {
     let mut signature = vec![0; pair().public_modulus_len()];
     let random = aws_lc_rs::rand::SystemRandom::new();
     pair().sign(&aws_lc_rs::signature::RSA_PKCS1_SHA256, &random, signed.as_bytes(), &mut signature).unwrap();
     Secret::new(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
 }
 
-const HEADER: &str = r#"{"alg":"RS256","kid":"active"}"#;
+pub(super) const HEADER: &str = r#"{"alg":"RS256","kid":"active"}"#;
 
-fn claims() -> Value {
+pub(super) fn claims() -> Value {
     json!({
         "ver": 1, "jti": "AT.x", "iss": "https://okta.example/oauth2/aus1", "aud": "https://sf.example",
         "iat": NOW, "exp": NOW + 3600, "cid": "client", "uid": "00u1", "sub": "alice@example.com",
@@ -47,7 +54,7 @@ fn claims() -> Value {
     })
 }
 
-fn check(token: &Secret) -> Result<Verified, VerifyError> {
+pub(super) fn check(token: &Secret) -> Result<Verified, VerifyError> {
     let (alice, scope) = (
         UserName::parse("alice@example.com").unwrap(),
         Scope::from_wire("session:role:PUBLIC offline_access"),
@@ -73,6 +80,12 @@ fn without(name: &str) -> Result<Verified, VerifyError> {
     let mut claims = claims();
     claims.as_object_mut().unwrap().remove(name);
     check(&sign(HEADER, &claims.to_string()))
+}
+
+pub(super) fn genuine_token() -> String {
+    let token = sign(HEADER, &claims().to_string());
+    assert!(check(&token).is_ok());
+    token.expose().to_owned()
 }
 
 #[test]

@@ -29,6 +29,46 @@ fn the_readmes_configuration_is_one() {
     assert_eq!(settings.servers["production"].issuer, "https://company.okta.com/oauth2/aus8x7abc123def");
 }
 
+/// The tests that docs/jwt.md names, as modules and functions.
+fn tests_against_attacks() -> Vec<String> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/jwt.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let rows = text.lines().filter(|line| line.starts_with("| ")).skip(1);
+    let last = rows.map(|row| row.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default());
+    last.flat_map(|tests| tests.split(", ").filter(|test| test.contains("::")))
+        .map(|test| test.trim_matches('`').to_owned())
+        .collect()
+}
+
+/// A test is where its path says.
+fn assert_is_there(test: &str) {
+    let (module, name) = test.rsplit_once("::").unwrap();
+    let root = env!("CARGO_MANIFEST_DIR");
+    let path = match module.strip_prefix("it::") {
+        Some(module) => format!("{root}/tests/it/{module}.rs"),
+        None => format!("{root}/src/{}.rs", module.replace("::", "/")),
+    };
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    assert!(text.contains(&format!("fn {name}()")), "{path} has no test {name}");
+}
+
+#[test]
+fn every_attack_has_the_test_that_its_row_names_and_every_such_test_a_row() {
+    let named = tests_against_attacks();
+    assert!(named.len() > 30, "{}", named.len());
+    for test in &named {
+        assert_is_there(test);
+    }
+    for module in ["jwt::attacks", "jwt::attacks::contents", "jwt::vectors"] {
+        let path = format!("{}/src/{}.rs", env!("CARGO_MANIFEST_DIR"), module.replace("::", "/"));
+        let text = std::fs::read_to_string(path).unwrap();
+        for test in text.split("#[test]\nfn ").skip(1) {
+            let test = format!("{module}::{}", test.split('(').next().unwrap());
+            assert!(named.contains(&test), "docs/jwt.md has no row with {test}");
+        }
+    }
+}
+
 /// Name and labels of each metric, as a table in the README has them.
 fn documented() -> BTreeMap<String, Vec<String>> {
     let readme = readme();
