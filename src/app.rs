@@ -19,6 +19,7 @@ use crate::cache::TokenCache;
 use crate::caller::{Look, overflow_uid};
 use crate::clock::{Clock, SystemClock};
 use crate::entropy::{Entropy, SystemEntropy};
+use crate::hardening::Reach;
 use crate::metrics::Metrics;
 use crate::model::RequestIds;
 use crate::policy::Policy;
@@ -60,6 +61,8 @@ pub struct Ports {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
+    /// What can be opened, if not everything can.
+    pub reach: Option<Arc<Reach>>,
 }
 
 impl Ports {
@@ -69,7 +72,11 @@ impl Ports {
         let entropy = SystemEntropy;
         let mut boot = [0; 16];
         entropy.fill(&mut boot);
-        Self { clock: Arc::new(SystemClock::new(u128::from_le_bytes(boot))), entropy: Arc::new(entropy) }
+        Self {
+            clock: Arc::new(SystemClock::new(u128::from_le_bytes(boot))),
+            entropy: Arc::new(entropy),
+            reach: None,
+        }
     }
 }
 
@@ -128,7 +135,7 @@ impl App {
         let observe = Observe { metrics: Arc::clone(&metrics), ready: ready.clone(), cache: cache.clone() };
         let (listener, metrics_address) = bind_metrics(&settings).await?;
         let observing = observe.start(listener).map_err(|error| StartError::Failed(error.to_string()))?;
-        let Ports { clock, entropy } = ports.clone();
+        let Ports { clock, entropy, .. } = ports.clone();
         let audit = open_audit(&settings, &ports, &metrics, &ready)?;
         audit.record(Event::new(audit::Kind::Start, "ok").detail(env!("CARGO_PKG_VERSION")));
         let store =

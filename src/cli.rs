@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+use crate::hardening;
+
 mod arguments;
 /// Looks into the audit log.
 mod audit;
@@ -56,6 +58,8 @@ impl From<Exit> for ExitCode {
 /// Runs the command that the process was called with.
 #[must_use]
 pub fn run() -> ExitCode {
+    // Every command has secrets in its hands, if only for a moment; those that keep them say so where this fails.
+    let _best_effort = hardening::hide();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -94,6 +94,12 @@ pub mod entropy;
 /// Secrets that can't be printed.
 pub mod secret;
 
+/// Files that others must not get at.
+pub mod guarded;
+
+/// What the process does to itself.
+pub mod hardening;
+
 /// Every metric.
 pub mod metrics;
 

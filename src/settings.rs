@@ -10,6 +10,7 @@ use crate::audit;
 use crate::authorization_server::Endpoints;
 use crate::authorization_server::client_authentication::Method;
 use crate::authorization_server::http::Proxies;
+use crate::guarded::{self, Holds};
 use crate::jwt::SigningAlgorithm;
 use crate::model::{Life, Service};
 use crate::policy::Rule;
@@ -39,6 +40,8 @@ const SHORTEST_KEEP_ALIVE: Duration = Duration::from_mins(10);
 pub struct Settings {
     /// The file that it came from.
     pub path: Option<PathBuf>,
+    /// The files that it names and that are read, at a start and later.
+    pub files: BTreeMap<PathBuf, Holds>,
     /// What can't change while a process runs.
     pub fixed: Fixed,
     /// The files with the keys that seal the store.
@@ -180,7 +183,7 @@ impl Settings {
     /// # Errors
     /// Every problem with it.
     pub fn load(path: &Path) -> Result<Self, Vec<Problem>> {
-        match std::fs::read_to_string(path) {
+        match guarded::read(path, Holds::Decisions) {
             Ok(text) => Self::parse(&text).map(|settings| Self { path: Some(path.to_owned()), ..settings }),
             Err(error) => {
                 let message = format!("{error}; another file is named by --config or BURSAR_CONFIG");
@@ -189,14 +192,30 @@ impl Settings {
         }
     }
 
+    /// The files that the configuration in a file names, however much is wrong with it otherwise.
+    #[must_use]
+    pub fn files_named_by(path: &Path) -> BTreeMap<PathBuf, Holds> {
+        let text = guarded::read(path, Holds::Decisions).unwrap_or_default();
+        let problems = Problems::new(&text);
+        let _whatever_it_says = Self::read(&problems);
+        problems.files()
+    }
+
     /// Reads a text. Files that it names are read as well, for a secret that can't be read is a problem too.
     ///
     /// # Errors
     /// Every problem with it.
     pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
         let problems = Problems::new(text);
-        let Some(document) = problems.document() else { return Err(problems.found()) };
-        let root = Section::root(&document, &problems);
+        let settings = Self::read(&problems);
+        let found = problems.found();
+        let settings = settings.filter(|_| found.is_empty()).ok_or(found)?;
+        Ok(Self { files: problems.files(), ..settings })
+    }
+
+    fn read(problems: &Problems<'_>) -> Option<Self> {
+        let document = problems.document()?;
+        let root = Section::root(&document, problems);
         let socket = root.section("socket");
         let admin = root.section("admin");
         let store = root.section("store");
@@ -224,6 +243,7 @@ impl Settings {
         let settings = Self {
             path: None,
             keys: read_keys(&store),
+            files: BTreeMap::new(),
             request_timeout: socket.positive_duration("request_timeout", Duration::from_secs(15)),
             fixed,
             servers,
@@ -259,8 +279,7 @@ impl Settings {
         for section in [socket, admin, store, refresh, log, audit, limits, notify, root] {
             section.finish();
         }
-        let found = problems.found();
-        if found.is_empty() { Ok(settings) } else { Err(found) }
+        Some(settings)
     }
 }
 

@@ -123,12 +123,8 @@ fn same_place(one: &Path, other: &Path) -> bool {
 pub fn bind(config: &Config) -> Result<Listening, String> {
     let path = &config.path;
     let failed = |what: &str, error: &dyn std::fmt::Display| format!("{}: {what}: {error}", path.display());
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(directory)
-        .map_err(|error| failed("its directory can't be made", &error))?;
+    make_directory(path)?;
+    let directory = directory_of(path);
     check_directory(directory)?;
     let lock = lock(path)?;
     clear(path)?;
@@ -168,6 +164,29 @@ fn bind_at(directory: &Path, staged: &Path) -> io::Result<StdListener> {
     }
     let directory = File::open(directory)?;
     StdListener::bind(format!("/proc/self/fd/{}/s", directory.as_raw_fd()))
+}
+
+/// Makes the directory that a socket is to be in, unless it is there; workers must get through, whatever the umask.
+///
+/// # Errors
+/// What the system says, with the socket's path.
+pub fn make_directory(socket: &Path) -> Result<(), String> {
+    let mut missing: Vec<&Path> = directory_of(socket).ancestors().collect();
+    missing.retain(|directory| !directory.as_os_str().is_empty() && !directory.exists());
+    let make = |directory: &Path| {
+        match DirBuilder::new().mode(0o755).create(directory) {
+            // Another process was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => std::fs::set_permissions(directory, Permissions::from_mode(0o755)),
+        }
+    };
+    let made = missing.into_iter().rev().try_for_each(make);
+    made.map_err(|error| format!("{}: its directory can't be made: {error}", socket.display()))
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Nobody but us and root may put something else in the socket's place.

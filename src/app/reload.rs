@@ -89,6 +89,13 @@ fn read(
     metrics: &Arc<Metrics>,
     ended: &Arc<EndedRuns>,
 ) -> Result<Read, Vec<String>> {
+    if let Some(reach) = &ports.reach {
+        let files = Settings::files_named_by(path);
+        let beyond: Vec<String> = files.keys().filter_map(|file| reach.beyond(file)).collect();
+        if !beyond.is_empty() {
+            return Err(beyond);
+        }
+    }
     let say = |problem: &Problem| format!("{}: {problem}", path.display());
     let mut settings =
         Settings::load(path).map_err(|problems| problems.iter().map(say).collect::<Vec<_>>())?;

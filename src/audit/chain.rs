@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::entropy::Entropy;
+use crate::guarded::{self, Holds};
 use crate::secret::{Digest, Secret};
 
 const LENGTH: usize = 32;
@@ -84,7 +85,8 @@ impl Key {
     /// # Errors
     /// What is wrong with it, with its path.
     pub fn from_file(path: &Path) -> Result<Self, String> {
-        let text = std::fs::read_to_string(path).map(Secret::new).map_err(|error| {
+        let read = guarded::read(path, Holds::Secret).map(|text| Secret::new(String::clone(&text)));
+        let text = read.map_err(|error| {
             let missing = error.kind() == std::io::ErrorKind::NotFound;
             let advice = if missing { "; make one with `bursar key generate`" } else { "" };
             format!("{}: {error}{advice}", path.display())

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use crate::authorization_server::signing_key::SigningKey;
 use crate::clock::Timestamp;
 use crate::entropy::Entropy;
+use crate::guarded::{self, Holds};
 use crate::secret::Secret;
 
 /// How long an assertion is good for: Okta takes up to an hour, and clocks differ.
@@ -101,26 +102,28 @@ impl ClientAuthentication {
         })
     }
 
-    /// Reads the file of the secret or key again. Whether it holds another one than before.
+    /// Reads the file of the secret or key again. Whether it holds another one than before; where it can't be read, or
+    /// has become readable for others, the old one stays and the log says why.
     #[must_use]
     pub fn reload(&self) -> bool {
         let Some(file) = &self.file else { return false };
         let mut method = self.lock();
-        let fresh = match &**method {
-            Method::SecretBasic(old) => {
-                read_secret_file(file).ok().filter(|fresh| fresh != old).map(Method::SecretBasic)
-            }
-            Method::SecretPost(old) => {
-                read_secret_file(file).ok().filter(|fresh| fresh != old).map(Method::SecretPost)
-            }
-            Method::PrivateKeyJwt(old) => {
-                let fresh = SigningKey::from_file(file, old.id().map(str::to_owned)).ok();
-                fresh.filter(|fresh| !fresh.is(old)).map(Method::PrivateKeyJwt)
-            }
-            Method::None => None,
+        let secret = |old: &Secret| Ok(Some(read_secret_file(file)?).filter(|fresh| fresh != old));
+        let fresh: Result<Option<Method>, String> = match &**method {
+            Method::SecretBasic(old) => secret(old).map(|fresh| fresh.map(Method::SecretBasic)),
+            Method::SecretPost(old) => secret(old).map(|fresh| fresh.map(Method::SecretPost)),
+            Method::PrivateKeyJwt(old) => SigningKey::from_file(file, old.id().map(str::to_owned))
+                .map(|fresh| Some(fresh).filter(|fresh| !fresh.is(old)).map(Method::PrivateKeyJwt)),
+            Method::None => Ok(None),
         };
-        let Some(fresh) = fresh else { return false };
-        *method = Arc::new(fresh);
+        match fresh {
+            Ok(Some(fresh)) => *method = Arc::new(fresh),
+            Ok(None) => return false,
+            Err(problem) => {
+                tracing::warn!(%problem, "the client's secret can't be read again; the one in use stays");
+                return false;
+            }
+        }
         true
     }
 
@@ -142,18 +145,20 @@ impl ClientAuthentication {
 /// Reads a secret from a file, without the line's end that editors add.
 ///
 /// # Errors
-/// If it can't be read, or nothing is in it.
+/// If it can't be read, others can read it too, or nothing is in it.
 pub fn read_secret_file(path: &Path) -> Result<Secret, String> {
-    let text = Zeroizing::new(
-        std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?,
-    );
+    let text = guarded::read(path, Holds::Secret).map_err(|error| format!("{}: {error}", path.display()))?;
     let secret = Secret::new(text.trim_end_matches(['\r', '\n']).to_owned());
     if secret.is_empty() { Err(format!("{}: is empty", path.display())) } else { Ok(secret) }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+    use crate::dev::write_private;
     use crate::entropy::SystemEntropy;
     use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -193,8 +198,8 @@ mod tests {
         let random = aws_lc_rs::rand::SystemRandom::new();
         let der = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
         let text = STANDARD.encode(der.as_ref());
-        std::fs::write(path, format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n"))
-            .unwrap();
+        let pem = format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n");
+        write_private(path, &pem).unwrap();
     }
 
     #[test]
@@ -224,13 +229,18 @@ mod tests {
     fn a_changed_secret_file_is_noticed_once() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("secret");
-        std::fs::write(&path, "one\n").unwrap();
+        write_private(&path, "one\n").unwrap();
         let secret = Method::SecretBasic(read_secret_file(&path).unwrap());
         let client = ClientAuthentication::new("id".into(), secret, Some(path.clone()));
         assert!(!client.reload());
-        std::fs::write(&path, "two").unwrap();
+        write_private(&path, "two").unwrap();
         assert!(client.reload());
         assert!(!client.reload());
+        write_private(&path, "three").unwrap();
+        for opened in [directory.path(), &path] {
+            std::fs::set_permissions(opened, Permissions::from_mode(0o755)).unwrap();
+        }
+        assert!(!client.reload(), "everybody can read this one");
         std::fs::remove_file(&path).unwrap();
         assert!(!client.reload(), "a file that is gone leaves the secret");
     }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 
+use crate::guarded::{self, Holds};
 use crate::secret::{Digest, Secret};
 
 /// Okta, like everybody, refuses shorter ones.
@@ -35,7 +36,8 @@ impl SigningKey {
     /// What is wrong with it, with its path.
     pub fn from_file(path: &Path, id: Option<String>) -> Result<Self, String> {
         let failed = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
-        let pem = PrivateKeyDer::from_pem_file(path).map_err(|error| failed(&error))?;
+        let text = guarded::read(path, Holds::Secret).map_err(|error| failed(&error))?;
+        let pem = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| failed(&error))?;
         let der = pem.secret_der();
         let pair = RsaKeyPair::from_pkcs8(der)
             .or_else(|_| RsaKeyPair::from_der(der))
@@ -121,8 +123,8 @@ mod tests {
     fn write(directory: &tempfile::TempDir, der: &[u8]) -> std::path::PathBuf {
         let path = directory.path().join("key.pem");
         let text = STANDARD.encode(der);
-        std::fs::write(&path, format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n"))
-            .unwrap();
+        let pem = format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n");
+        crate::dev::write_private(&path, &pem).unwrap();
         path
     }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use nix::unistd::{Gid, Group, Uid, User};
 
 use crate::cli::{Exit, terminal};
+use crate::guarded;
 use crate::model::Service;
 use crate::policy::{Pattern, Rule};
 use crate::settings::{Problem, Settings, keys};
@@ -25,6 +26,11 @@ pub(super) fn schema() -> Exit {
 pub(super) fn check(path: &Path) -> Exit {
     match Settings::load(path) {
         Ok(settings) => {
+            for (file, holds) in &settings.files {
+                if let Some(doubt) = guarded::doubt(file, *holds) {
+                    terminal::err(&format!("warning: {}: {doubt}", file.display()));
+                }
+            }
             terminal::out(&format!("{}: ok\n", path.display()));
             for (index, rule) in settings.callers.iter().enumerate() {
                 terminal::out(&format!("callers[{}] {}\n", index + 1, allows(rule, &settings.services)));

@@ -19,6 +19,7 @@ use crate::cli::arguments::DevArgs;
 use crate::cli::{Exit, client, serve, terminal};
 use crate::dev::authorization_server::{DevServer, Options, Rotation};
 use crate::dev::{Place, SERVICES, USERS, describe, write_private};
+use crate::hardening;
 use crate::jwt::SigningAlgorithm;
 use crate::lifecycle::{self, Signals};
 use crate::logging;
@@ -49,8 +50,13 @@ pub(super) async fn dev(args: DevArgs) -> ExitCode {
 }
 
 async fn run(args: DevArgs) -> Result<ExitCode, String> {
+    // Not confined: where its files go is for whoever calls it to say, and they go when it ends.
+    let shortcomings = hardening::seclude();
     let level = if args.once { tracing::Level::WARN } else { tracing::Level::INFO };
     logging::start(Log { json: false, level })?;
+    for problem in shortcomings {
+        tracing::warn!("{problem}");
+    }
     let mut signals = Signals::listen().map_err(|error| error.to_string())?;
     let world = tokio::select! {
         world = set_up(&args) => world?,

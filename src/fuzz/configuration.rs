@@ -10,7 +10,9 @@ thread_local! {
     /// With a key in it, for a configuration without one is none.
     static FILES: TempDir = {
         let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("key"), generate_key(&SeededEntropy::new(1)).expose()).unwrap();
+        let key = directory.path().join("key");
+        std::fs::write(&key, generate_key(&SeededEntropy::new(1)).expose()).unwrap();
+        std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         directory
     };
 }

@@ -12,6 +12,7 @@ use url::Url;
 use crate::authorization_server::http::HttpClient;
 use crate::authorization_server::keys::{Keys, Want};
 use crate::clock::{Clock, Moment};
+use crate::guarded::{self, Holds};
 use crate::jwt::keys::KeySet;
 use crate::run_pass::ALGORITHMS;
 
@@ -158,6 +159,7 @@ fn stamp(path: &Path) -> Option<Stamp> {
 /// In words for the operator.
 pub fn read(path: &Path) -> Result<KeySet, String> {
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let document = std::fs::read(path).map_err(|error| failed(&error))?;
-    KeySet::parse(&document, &ALGORITHMS).map_err(|error| failed(&error))
+    // Who can change it can sign passes.
+    let document = guarded::read(path, Holds::Decisions).map_err(|error| failed(&error))?;
+    KeySet::parse(document.as_bytes(), &ALGORITHMS).map_err(|error| failed(&error))
 }

@@ -1,15 +1,16 @@
 //! Reads TOML section by section and collects every problem on the way, each with its line.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::guarded::Holds;
 use crate::settings::Problem;
 
 /// No time in a configuration is meant to be longer.
@@ -19,11 +20,12 @@ const LONGEST: Duration = Duration::from_hours(24 * 366);
 pub(super) struct Problems<'t> {
     text: &'t str,
     found: RefCell<Vec<Problem>>,
+    files: RefCell<BTreeMap<PathBuf, Holds>>,
 }
 
 impl<'t> Problems<'t> {
     pub(super) fn new(text: &'t str) -> Self {
-        Self { text, found: RefCell::default() }
+        Self { text, found: RefCell::default(), files: RefCell::default() }
     }
 
     /// The text as TOML, if it is.
@@ -42,6 +44,11 @@ impl<'t> Problems<'t> {
         let mut found = self.found.borrow().clone();
         found.sort_by(|one, other| (one.line, &one.key).cmp(&(other.line, &other.key)));
         found
+    }
+
+    /// The files that were asked for.
+    pub(super) fn files(&self) -> BTreeMap<PathBuf, Holds> {
+        self.files.borrow().clone()
     }
 
     fn add(&self, at: Option<usize>, key: &str, message: impl Into<String>) {
@@ -224,15 +231,33 @@ impl<'a> Section<'a> {
         self.text(key).or_else(|| default.map(str::to_owned)).map(PathBuf::from).unwrap_or_default()
     }
 
-    /// A file: a bare name is a systemd credential, if there is one of that name.
+    /// A file with a secret: a bare name is a systemd credential, if there is one of that name.
     pub(super) fn file(&self, key: &str, default: Option<&str>) -> PathBuf {
-        or_credential(self.path(key, default))
+        self.named_file(key, default, Holds::Secret)
     }
 
     /// A list of such files.
     pub(super) fn files(&self, key: &str) -> Vec<PathBuf> {
         let texts = self.texts(key).unwrap_or_default();
-        texts.iter().map(|text| or_credential(Path::new(text).to_owned())).collect()
+        texts.iter().map(|text| self.named(PathBuf::from(text), Holds::Secret)).collect()
+    }
+
+    /// A file that everybody may read.
+    pub(super) fn public_file(&self, key: &str) -> PathBuf {
+        self.named_file(key, None, Holds::Decisions)
+    }
+
+    fn named_file(&self, key: &str, default: Option<&str>, holds: Holds) -> PathBuf {
+        self.named(self.path(key, default), holds)
+    }
+
+    fn named(&self, path: PathBuf, holds: Holds) -> PathBuf {
+        #[expect(clippy::disallowed_methods, reason = "systemd says this way where it has put credentials")]
+        let directory = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|_| path.components().count() == 1);
+        let credential = directory.map(|directory| PathBuf::from(directory).join(&path));
+        let file = credential.filter(|credential| credential.exists()).unwrap_or(path);
+        self.problems.files.borrow_mut().insert(file.clone(), holds);
+        file
     }
 
     /// An address and port.
@@ -300,13 +325,6 @@ impl Drop for Section<'_> {
     fn drop(&mut self) {
         debug_assert!(self.finished.get() || std::thread::panicking(), "[{}] was not finished", self.name);
     }
-}
-
-fn or_credential(path: PathBuf) -> PathBuf {
-    #[expect(clippy::disallowed_methods, reason = "systemd says this way where it has put credentials")]
-    let directory = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|_| path.components().count() == 1);
-    let credential = directory.map(|directory| PathBuf::from(directory).join(&path));
-    credential.filter(|credential| credential.exists()).unwrap_or(path)
 }
 
 fn quoted(words: &[&str]) -> String {

@@ -58,7 +58,7 @@ pub(super) fn read(root: &Section<'_>) -> Option<RunPasses> {
 }
 
 fn file(section: &Section<'_>) -> KeySource {
-    let path = section.file("jwks_file", None);
+    let path = section.public_file("jwks_file");
     if let Err(problem) = keys::read(&path) {
         section.problem("jwks_file", problem);
     }

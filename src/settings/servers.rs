@@ -10,6 +10,7 @@ use crate::authorization_server::client_authentication::{Method, read_secret_fil
 use crate::authorization_server::http::Proxies;
 use crate::authorization_server::signing_key::SigningKey;
 use crate::authorization_server::{Endpoints, is_confidential};
+use crate::guarded::{self, Holds};
 use crate::jwt::SigningAlgorithm;
 use crate::secret::Secret;
 use crate::settings::Server;
@@ -51,7 +52,10 @@ fn server(section: &Section<'_>, lease: Duration) -> Server {
              recovered in time: shorten request_timeout or refresh.lease, or lengthen the leeway (in Okta and here)",
         );
     }
-    let ca_file = section.text("ca_file").map(PathBuf::from);
+    let ca_file = section.has("ca_file").then(|| section.public_file("ca_file"));
+    if let Some(Err(error)) = ca_file.as_deref().map(|path| guarded::look(path, Holds::Decisions)) {
+        section.problem("ca_file", error.to_string());
+    }
     let requests_per_minute = section.number("requests_per_minute", 600, 1..=1_000_000);
     let liveness = section.duration_or_never("liveness", None);
     if liveness.is_some_and(|liveness| liveness < SHORTEST_LIVENESS) {

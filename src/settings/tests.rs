@@ -30,7 +30,11 @@ run_pass = "none"
 fn parse(text: &str) -> Result<Settings, Vec<Problem>> {
     let directory = tempfile::tempdir().unwrap();
     let key = directory.path().join("key");
-    std::fs::write(&key, crate::store::seal::generate_key(&crate::entropy::SystemEntropy).expose()).unwrap();
+    crate::dev::write_private(
+        &key,
+        crate::store::seal::generate_key(&crate::entropy::SystemEntropy).expose(),
+    )
+    .unwrap();
     Settings::parse(&text.replace("KEY_FILE", key.to_str().unwrap()))
 }
 
@@ -125,8 +129,8 @@ fn each_mistake_gets_a_sentence_of_its_own() {
         ),
         (
             "[authorization_servers",
-            "old_key_files = [\"/dev/null\"]\n[authorization_servers",
-            "32 bytes in base64",
+            "old_key_files = [\"/etc/hostname\"]\n[authorization_servers",
+            "/etc/hostname: ",
         ),
         (
             "[authorization_servers",
@@ -263,7 +267,7 @@ fn the_example_is_a_configuration() {
     let directory = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {
         let path = directory.path().join(name);
-        std::fs::write(&path, text).unwrap();
+        crate::dev::write_private(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
     };
     let key = crate::store::seal::generate_key(&crate::entropy::SystemEntropy);

@@ -137,6 +137,11 @@ mod tests {
     use crate::model::{GrantId, GrantKey, ServiceName, UserName};
     use crate::store::seal::generate_key;
 
+    fn write_private(path: &Path, text: &str) {
+        std::fs::write(path, text).unwrap();
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
+
     fn files(directory: &Path, newest: &str, old: &[&str]) -> KeyFiles {
         let path = |name: &str| directory.join(name);
         KeyFiles { newest: path(newest), old: old.iter().map(|name| path(name)).collect() }
@@ -146,7 +151,7 @@ mod tests {
     fn the_newest_seals_and_every_one_opens() {
         let directory = tempfile::tempdir().unwrap();
         for name in ["one", "two"] {
-            std::fs::write(directory.path().join(name), generate_key(&SystemEntropy).expose()).unwrap();
+            write_private(&directory.path().join(name), generate_key(&SystemEntropy).expose());
         }
         let ring = |newest, old: &[&str]| Keyring::from_files(&files(directory.path(), newest, old)).unwrap();
         let (one, two, both) = (ring("one", &[]), ring("two", &[]), ring("two", &["one"]));
@@ -167,7 +172,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let key = generate_key(&SystemEntropy);
         for (name, text) in [("key", key.expose()), ("same", key.expose()), ("short", "AAAA")] {
-            std::fs::write(directory.path().join(name), text).unwrap();
+            write_private(&directory.path().join(name), text);
         }
         let bad = Keyring::from_files(&files(directory.path(), "short", &["key", "missing", "same", "key"]));
         let bad: Vec<(bool, String)> = bad.unwrap_err().into_iter().map(|bad| (bad.old, bad.why)).collect();

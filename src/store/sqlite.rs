@@ -39,6 +39,7 @@ mod upkeep;
 
 use columns::{of_row, role_column};
 pub(super) use file::beside;
+pub use file::make_directory;
 
 /// The adapter.
 pub struct SqliteStore {
@@ -94,6 +95,8 @@ impl SqliteStore {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .pragma("secure_delete", "ON")
+            // What it sorts stays in memory: there is no directory but the database's where it could make a file.
+            .pragma("temp_store", "MEMORY")
             .busy_timeout(Duration::from_secs(5));
         let pool = SqlitePoolOptions::new()
             .max_connections(1)

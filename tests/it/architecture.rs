@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Each module, and the modules that it may name.
-const MAY_NAME: [(&str, &[&str]); 30] = [
+const MAY_NAME: [(&str, &[&str]); 32] = [
     // The ground: nouns, facts and handles that know nothing above them.
     ("clock", &[]),
     ("entropy", &[]),
@@ -15,8 +15,10 @@ const MAY_NAME: [(&str, &[&str]); 30] = [
     ("metrics", &[]),
     ("caller", &[]),
     ("fail_point", &[]),
+    ("guarded", &["caller"]),
+    ("hardening", &[]),
     ("model", &["clock", "entropy", "secret"]),
-    ("audit", &["caller", "clock", "entropy", "metrics", "model", "ready", "secret"]),
+    ("audit", &["caller", "clock", "entropy", "guarded", "metrics", "model", "ready", "secret"]),
     // Decisions: pure.
     ("jwt", &["clock", "model", "secret"]),
     ("run_pass", &["clock", "jwt", "model", "secret"]),
@@ -24,8 +26,8 @@ const MAY_NAME: [(&str, &[&str]); 30] = [
     // Ports and adapters: none names another port.
     ("cache", &["clock", "jwt", "model", "secret"]),
     ("flight", &["tasks"]),
-    ("store", &["clock", "entropy", "metrics", "model", "ready", "secret"]),
-    ("authorization_server", &["clock", "entropy", "jwt", "metrics", "model", "secret"]),
+    ("store", &["clock", "entropy", "guarded", "metrics", "model", "ready", "secret"]),
+    ("authorization_server", &["clock", "entropy", "guarded", "jwt", "metrics", "model", "secret"]),
     // The engine.
     (
         "refresh",
@@ -50,7 +52,20 @@ const MAY_NAME: [(&str, &[&str]); 30] = [
         "broker",
         &["authorization_server", "cache", "clock", "jwt", "metrics", "model", "policy", "refresh", "secret"],
     ),
-    ("runs", &["authorization_server", "clock", "jwt", "model", "policy", "run_pass", "secret", "store"]),
+    (
+        "runs",
+        &[
+            "authorization_server",
+            "clock",
+            "guarded",
+            "jwt",
+            "model",
+            "policy",
+            "run_pass",
+            "secret",
+            "store",
+        ],
+    ),
     // The edge.
     ("server", &["caller", "metrics", "tasks"]),
     ("socket", &["caller", "server"]),
@@ -89,6 +104,7 @@ const MAY_NAME: [(&str, &[&str]); 30] = [
             "audit",
             "authorization_server",
             "caller",
+            "guarded",
             "jwt",
             "model",
             "policy",
@@ -113,6 +129,7 @@ const MAY_NAME: [(&str, &[&str]); 30] = [
             "caller",
             "clock",
             "entropy",
+            "hardening",
             "metrics",
             "model",
             "policy",
@@ -146,7 +163,7 @@ const MAY_NAME: [(&str, &[&str]); 30] = [
 ];
 
 /// What only some modules may name, of the libraries below.
-const CONFINED: [(&str, &[&str]); 9] = [
+const CONFINED: [(&str, &[&str]); 10] = [
     ("sqlx::", &["store"]),
     ("moka::", &["audit", "broker", "cache", "refresh", "runs"]),
     ("hyper::", &["server", "api", "admin", "authorization_server", "cli", "dev", "fuzz", "runs"]),
@@ -155,6 +172,7 @@ const CONFINED: [(&str, &[&str]); 9] = [
     ("toml::", &["settings"]),
     ("listenfd::", &["socket"]),
     ("sd_notify::", &["lifecycle"]),
+    ("landlock::", &["hardening"]),
     ("arc_swap::", &["api", "app", "refresh", "store"]),
 ];
 

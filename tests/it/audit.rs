@@ -426,7 +426,7 @@ async fn another_machine_verifies_with_copies_of_key_and_head() {
     use std::io::Write as _;
     let world = World::audited("").await;
     let other_key = bursar::store::seal::generate_key(&bursar::entropy::SystemEntropy);
-    std::fs::write(world.log_file("audit.key"), other_key.expose()).unwrap();
+    bursar::dev::write_private(&world.log_file("audit.key"), other_key.expose()).unwrap();
     drop(world.connected().await.stop().await);
     // From here on with a key that is configured.
     let key = world.log_file("audit.key").display().to_string();

@@ -16,10 +16,13 @@ fn the_readmes_configuration_is_one() {
     let example = readme.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let secret = directory.path().join("secret");
-    std::fs::write(&secret, "secret").unwrap();
+    bursar::dev::write_private(&secret, "secret").unwrap();
     let key = directory.path().join("key");
-    std::fs::write(&key, bursar::store::seal::generate_key(&bursar::entropy::SystemEntropy).expose())
-        .unwrap();
+    bursar::dev::write_private(
+        &key,
+        bursar::store::seal::generate_key(&bursar::entropy::SystemEntropy).expose(),
+    )
+    .unwrap();
     // Only what this machine can't have: the secrets' files, the workers' user.
     let example = example
         .replace("\"okta-client-secret\"", &format!("{secret:?}"))

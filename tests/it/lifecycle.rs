@@ -103,7 +103,7 @@ async fn a_wrong_key_or_configuration_stops_the_start_with_a_sentence() {
     let (status, _) = sidecar.stop().await;
     assert!(status.success());
     let key = world.path().join("store.key");
-    let right = std::fs::read(&key).unwrap();
+    let right = std::fs::read_to_string(&key).unwrap();
     let other = bursar::store::seal::generate_key(&bursar::entropy::SystemEntropy);
     std::fs::write(&key, other.expose()).unwrap();
     let (status, log) = Sidecar::spawn(world.path()).ended().await;
@@ -113,7 +113,7 @@ async fn a_wrong_key_or_configuration_stops_the_start_with_a_sentence() {
     let (status, log) = Sidecar::spawn(world.path()).ended().await;
     assert_eq!(status.code(), Some(64));
     assert!(log.contains("bursar key generate"), "{log}");
-    std::fs::write(&key, right).unwrap();
+    bursar::dev::write_private(&key, &right).unwrap();
     let sidecar = world.sidecar().await;
     sidecar.token("snowflake", ALICE, None).await.token();
     let (status, _) = sidecar.stop().await;

@@ -33,6 +33,7 @@ mod kills;
 mod lifecycle;
 mod limits;
 mod passes;
+mod process;
 mod refusals;
 mod reload;
 mod resealing;

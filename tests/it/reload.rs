@@ -171,7 +171,7 @@ async fn a_secret_that_is_put_right_works_from_the_reload_on() {
         (502, "authorization_server_refused".to_owned())
     );
     let other = world.path().join("right-secret");
-    std::fs::write(&other, right).unwrap();
+    bursar::dev::write_private(&other, &right).unwrap();
     world.configure("/client-secret\"", "/right-secret\"");
     assert_eq!(reload(&sidecar).await.status, 200);
     sidecar.token("snowflake", ALICE, Some("ANALYST")).await.token();

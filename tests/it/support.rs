@@ -163,21 +163,32 @@ impl World {
     /// Ends the sidecar and looks for every token and secret in whatever it left behind.
     pub(crate) async fn finish(&self, sidecar: Sidecar) {
         let metrics = sidecar.metrics().await;
+        let (arguments, environment) = (sidecar.proc("cmdline"), sidecar.proc("environ"));
         let (status, log) = sidecar.stop().await;
         assert!(status.success(), "{status}: {log}");
         let issued = self.issued().await;
         let mut secrets = vec!["sentinel".to_owned()];
+        let keys = std::fs::read_dir(self.path()).unwrap().flatten().map(|entry| entry.path());
+        for key in keys.filter(|path| path.extension().is_some_and(|extension| extension == "key")) {
+            secrets.push(std::fs::read_to_string(key).unwrap().trim().to_owned());
+        }
         for kind in ["access_tokens", "refresh_tokens", "id_tokens"] {
             secrets.extend(
                 issued[kind].as_array().unwrap().iter().map(|token| token.as_str().unwrap().to_owned()),
             );
         }
-        let mut places =
-            vec![("log".to_owned(), log.into_bytes()), ("metrics".to_owned(), metrics.into_bytes())];
-        for entry in std::fs::read_dir(self.path()).unwrap().flatten() {
-            let name = entry.file_name().into_string().unwrap();
-            if ["bursar.db", "audit.jsonl"].iter().any(|of| name.starts_with(of)) && entry.path().is_file() {
-                places.push((name, std::fs::read(entry.path()).unwrap()));
+        let mut places = vec![
+            ("log".to_owned(), log.into_bytes()),
+            ("metrics".to_owned(), metrics.into_bytes()),
+            ("arguments".to_owned(), arguments),
+            ("environment".to_owned(), environment),
+        ];
+        let unsaved = std::fs::read_dir(self.path().join("bursar.db.unsaved")).into_iter().flatten();
+        for entry in std::fs::read_dir(self.path()).unwrap().chain(unsaved).flatten() {
+            let path = entry.path();
+            let text = path.to_str().unwrap();
+            if ["bursar.db", "audit.jsonl"].iter().any(|of| text.contains(of)) && path.is_file() {
+                places.push((path.display().to_string(), std::fs::read(&path).unwrap()));
             }
         }
         for (place, content) in places {

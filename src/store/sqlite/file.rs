@@ -23,16 +23,22 @@ pub(super) fn migrations() -> Migrator {
     Migrator::with_migrations((1..).zip(files).map(migration).collect())
 }
 
+/// Makes the directory that the database is to be in, for us alone, unless it is there.
+///
+/// # Errors
+/// What the system says, with the path.
+pub fn make_directory(path: &Path) -> Result<(), OpenError> {
+    let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) else {
+        return Ok(());
+    };
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.map_err(|error| OpenError::Failed(format!("{}: {error}", directory.display())))
+}
+
 /// Takes the lock file beside the database, or says whose it is.
 pub(super) fn lock(path: &Path) -> Result<std::fs::File, OpenError> {
     let failed = |path: &Path, error: io::Error| OpenError::Failed(format!("{}: {error}", path.display()));
-    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .map_err(|error| failed(directory, error))?;
-    }
+    make_directory(path)?;
     let lock_path = beside(path, ".lock");
     let mut file = std::fs::OpenOptions::new()
         .create(true)

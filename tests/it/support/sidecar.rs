@@ -45,10 +45,15 @@ impl Reply {
 impl Sidecar {
     /// Starts `serve` and waits until its socket answers.
     pub(crate) async fn start(directory: &Path) -> Self {
-        let mut sidecar = Self::spawn(directory);
+        Self::spawn(directory).ready().await
+    }
+
+    /// Waits until its socket answers.
+    pub(crate) async fn ready(mut self) -> Self {
+        let sidecar = &mut self;
         for _ in 0..2000 {
             if sidecar.read_log().contains(" ready ") {
-                return sidecar;
+                return self;
             }
             if let Some(status) = sidecar.child.try_wait().unwrap() {
                 panic!("{status}: {}", sidecar.read_log());
@@ -144,6 +149,15 @@ impl Sidecar {
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A file of `/proc/PID`, as bytes; empty where we may not read it.
+    pub(crate) fn proc(&self, name: &str) -> Vec<u8> {
+        std::fs::read(format!("/proc/{}/{name}", self.pid())).unwrap_or_default()
     }
 
     pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
