@@ -48,7 +48,7 @@ fn assert_is_there(test: &str) {
     let (module, name) = test.rsplit_once("::").unwrap();
     let root = env!("CARGO_MANIFEST_DIR");
     let path = match module.strip_prefix("it::") {
-        Some(module) => format!("{root}/tests/it/{module}.rs"),
+        Some(module) => format!("{root}/tests/it/{}.rs", module.replace("::", "/")),
         None => format!("{root}/src/{}.rs", module.replace("::", "/")),
     };
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -69,6 +69,20 @@ fn every_attack_has_the_test_that_its_row_names_and_every_such_test_a_row() {
             let test = format!("{module}::{}", test.split('(').next().unwrap());
             assert!(named.contains(&test), "docs/jwt.md has no row with {test}");
         }
+    }
+}
+
+#[test]
+fn the_threat_model_names_tests_that_there_are() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/threat-model.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let quoted = text.split('`').skip(1).step_by(2);
+    let named: Vec<&str> = quoted.filter(|quoted| quoted.contains("::") && !quoted.contains(' ')).collect();
+    let tests: Vec<&&str> =
+        named.iter().filter(|test| !test.starts_with("refresh::") && !test.ends_with("::")).collect();
+    assert!(tests.len() > 25, "{}", tests.len());
+    for test in tests {
+        assert_is_there(&format!("it::{test}"));
     }
 }
 
