@@ -98,11 +98,18 @@ impl Handler for Admin {
         let Peer::Local(caller) = peer else {
             return answer::finish(Problem::access_denied().into_answer(&id), &id);
         };
-        let result = self.route(&request, &mut body).await;
-        if let Some(event) = audited::event(caller, &id, &request, &result).filter(|_| self.audit.is_on()) {
-            self.audit.record(event);
-        }
-        answer::conclude(result, &id, caller, &mut body, || Some(0)).await
+        // What was asked for is done, and recorded, whether or not who asked waits for the answer.
+        let (this, caller, name) = (Arc::clone(self), caller.clone(), id.clone());
+        let answering = self.api.tasks.spawn(async move {
+            let result = this.route(&request, &mut body).await;
+            if let Some(event) =
+                audited::event(&caller, &id, &request, &result).filter(|_| this.audit.is_on())
+            {
+                this.audit.record(event);
+            }
+            answer::conclude(result, &id, &caller, &mut body, || Some(0)).await
+        });
+        answering.await.unwrap_or_else(|_| answer::finish(Problem::internal().into_answer(&name), &name))
     }
 }
 

@@ -146,7 +146,7 @@ impl App {
         let look = Look::default();
         let ended = EndedRuns::load(runs, clock.now().wall).await;
         let ended = Arc::new(ended.map_err(|error| StartError::Failed(error.to_string()))?);
-        let terms = terms(&settings, &setup, &ports, &ended).map_err(StartError::Failed)?;
+        let terms = terms(&settings, &setup, &ports, (&ended, &tasks, None)).map_err(StartError::Failed)?;
         look.closely(audit.is_on() || terms.policy.looks_closely());
         let parts = Parts {
             store: Arc::clone(&store),
@@ -214,7 +214,7 @@ impl App {
         };
         let vending_limits = limits(settings.fixed.max_connections, settings.fixed.max_connections_per_uid);
         Ok(Self {
-            admin: (admin_socket, admin, limits(ADMIN_CONNECTIONS, ADMIN_CONNECTIONS)),
+            admin: (admin_socket.looking(look.clone()), admin, limits(ADMIN_CONNECTIONS, ADMIN_CONNECTIONS)),
             vending: (vending_socket.looking(look), api, vending_limits),
             tasks,
             metrics,
@@ -305,14 +305,25 @@ impl Running {
 }
 
 /// On what terms workers get something, by this configuration.
-fn terms(settings: &Settings, setup: &Setup, ports: &Ports, ended: &Arc<EndedRuns>) -> Result<Terms, String> {
+fn terms(
+    settings: &Settings,
+    setup: &Setup,
+    ports: &Ports,
+    runs: (&Arc<EndedRuns>, &Tasks, Option<&Arc<PassKeys>>),
+) -> Result<Terms, String> {
+    let (ended, tasks, keys_in_use) = runs;
     let clock = || Arc::clone(&ports.clock);
     let passes = settings.run_passes.as_ref().map(|passes| {
         let keys = match &passes.keys {
-            KeySource::File(path) => PassKeys::file(path, clock())?,
-            KeySource::Url(url) => {
-                PassKeys::url(url.clone(), HttpClient::new(None, settings.proxies.clone())?, clock())
-            }
+            KeySource::File(path) => Arc::new(PassKeys::file(path, clock())?),
+            KeySource::Url(url) => match keys_in_use.filter(|keys| keys.are_at(url)) {
+                // What was fetched is not thrown away because of a reload.
+                Some(keys) => Arc::clone(keys),
+                None => {
+                    let http = HttpClient::new(None, settings.proxies.clone())?;
+                    Arc::new(PassKeys::url(url.clone(), http, clock(), tasks.clone()))
+                }
+            },
         };
         Ok::<_, String>((passes.expected.clone(), keys))
     });

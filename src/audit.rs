@@ -230,7 +230,8 @@ impl Audit {
         } else {
             inner.record(event);
         }
-        if let Some(first) = first {
+        // What may not have been written is not done with.
+        if let Some(first) = first.filter(|_| !inner.shared.failing.load(Ordering::Relaxed)) {
             inner.vended.insert(first, ());
         }
         Ok(())
@@ -259,7 +260,11 @@ impl Audit {
 
     /// On other terms from now on.
     pub fn set(&self, terms: Terms) {
-        if let Some(Inner { shared, .. }) = self.0.as_deref() {
+        if let Some(Inner { shared, vended, .. }) = self.0.as_deref() {
+            if terms.refuse && !shared.refuses() {
+                // Lines that did not have to be written may not have been.
+                vended.invalidate_all();
+            }
             shared.first_only.store(terms.first_only, Ordering::Relaxed);
             shared.refuse.store(terms.refuse, Ordering::Relaxed);
         }

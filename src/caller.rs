@@ -1,7 +1,7 @@
 //! Who is at the other end of the socket, as the kernel says: fixed when it connected, whatever it claims later.
 //!
 //! Uid, primary gid and pid come with the connection (`SO_PEERCRED`). Supplementary groups and the systemd unit are read
-//! from `/proc`, and only where a rule or the audit log asks for them: see [`process`].
+//! from `/proc`, and only where a rule or the audit log asks for them: see `caller::process`.
 
 use std::io;
 use std::sync::Arc;

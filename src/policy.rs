@@ -55,10 +55,22 @@ pub enum Shown {
     Nothing,
     /// One that is believed.
     Pass(Arc<RunPass>),
-    /// One that is not, and why.
-    Bad(Unbelieved),
+    /// One that is not, and why; with the run, where the platform did sign it.
+    Bad(Unbelieved, Option<RunId>),
     /// One that can't be judged now.
     Unknown,
+}
+
+impl Shown {
+    /// The run whose pass it is, by the platform's word.
+    #[must_use]
+    pub fn run(&self) -> Option<&RunId> {
+        match self {
+            Self::Pass(pass) => Some(pass.run()),
+            Self::Bad(_, run) => run.as_ref(),
+            Self::Nothing | Self::Unknown => None,
+        }
+    }
 }
 
 /// Proof that a caller may have a token. Only [`Policy::permit`] makes one.
@@ -179,7 +191,7 @@ impl Policy {
         let run = match shown {
             Shown::Nothing if needs_pass => return Err(Denied::PassRequired),
             Shown::Nothing => None,
-            Shown::Bad(why) => return Err(Denied::BadPass(*why)),
+            Shown::Bad(why, _) => return Err(Denied::BadPass(*why)),
             Shown::Unknown => return Err(Denied::PassUnknown),
             Shown::Pass(pass) => {
                 let is_for = !has_users || request.user.as_ref() == Some(pass.user());
@@ -274,7 +286,7 @@ impl Policy {
             return Err(if unknown && may_know { Denied::UnknownService } else { Denied::NoRule });
         }
         let (left, denied) = match shown {
-            Shown::Bad(why) => return Err(Denied::BadPass(*why)),
+            Shown::Bad(why, _) => return Err(Denied::BadPass(*why)),
             Shown::Unknown => return Err(Denied::PassUnknown),
             Shown::Pass(pass) => (find(Some(pass)), Denied::BadPass(Unbelieved::NotCovered)),
             Shown::Nothing => {

@@ -263,7 +263,11 @@ impl Engine {
         if service.opaque {
             return Err(Unverified::Invalid(VerifyError::NotAJwt));
         }
-        door.server.read(token, &service.audience, self.0.parts.clock.now().wall).await
+        // In a task of its own: whoever asks may leave, and must not begin a fetch of keys that counts for nothing.
+        let (now, token) = (self.0.parts.clock.now().wall, token.clone());
+        let (audience, server) = (service.audience.clone(), Arc::clone(&door.server));
+        let reading = self.0.parts.tasks.spawn(async move { server.read(&token, &audience, now).await });
+        reading.await.unwrap_or_else(|error| Err(Unverified::NoKeys(error.to_string())))
     }
 
     /// Works with another configuration from now on. What is under way is finished with the old one; what was verified

@@ -1,12 +1,14 @@
 //! The runs of the workflow platform: the passes that they show, and those that have ended.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
 use moka::sync::Cache;
 
 use crate::clock::{Clock, Timestamp};
+use crate::jwt::keys::KeySet;
 use crate::policy::Shown;
 use crate::run_pass::{self, Expectation, RunPass, Unbelieved};
 use crate::secret::{Digest, Secret};
@@ -26,10 +28,20 @@ const MOST_KNOWN: u64 = 10_000;
 /// The bearer token in a request's `Authorization`, if there is one.
 pub type Bearer = Result<Option<Secret>, Unbelieved>;
 
+/// A reload may allow longer passes than those that could be shown when a run ended.
+const SHORTEST_MEMORY: Duration = Duration::from_hours(24);
+
+/// A pass that was verified, and the keys that proved it: newer ones unmake that.
+#[derive(Clone)]
+struct Known {
+    keys: Arc<KeySet>,
+    pass: Arc<RunPass>,
+}
+
 /// Reads passes, by one configuration.
 pub struct Passes {
-    expected: Option<(Expectation, PassKeys)>,
-    known: Cache<Digest, Arc<RunPass>>,
+    expected: Option<(Expectation, Arc<PassKeys>)>,
+    known: Cache<Digest, Known>,
     ended: Arc<EndedRuns>,
     clock: Arc<dyn Clock>,
 }
@@ -38,7 +50,7 @@ impl Passes {
     /// Believes passes as `expected`; without it, none.
     #[must_use]
     pub fn new(
-        expected: Option<(Expectation, PassKeys)>,
+        expected: Option<(Expectation, Arc<PassKeys>)>,
         ended: Arc<EndedRuns>,
         clock: Arc<dyn Clock>,
     ) -> Self {
@@ -50,8 +62,14 @@ impl Passes {
         match bearer {
             Ok(None) => Shown::Nothing,
             Ok(Some(pass)) => self.read(pass).await,
-            Err(why) => Shown::Bad(*why),
+            Err(why) => Shown::Bad(*why, None),
         }
+    }
+
+    /// Where their keys come from, for the configuration that comes next.
+    #[must_use]
+    pub fn keys(&self) -> Option<&Arc<PassKeys>> {
+        self.expected.as_ref().map(|(_, keys)| keys)
     }
 
     /// Until when an ended run must be remembered: no pass for it that was issued by now lives longer. `None` where no
@@ -59,7 +77,9 @@ impl Passes {
     #[must_use]
     pub fn remember_until(&self) -> Option<Timestamp> {
         let (expected, _) = self.expected.as_ref()?;
-        Some(self.clock.now().wall.plus(expected.max_lifetime).plus(run_pass::LEEWAY * 2))
+        Some(
+            self.clock.now().wall.plus(expected.max_lifetime.max(SHORTEST_MEMORY)).plus(run_pass::LEEWAY * 2),
+        )
     }
 
     /// Whether a pass that was believed still is: its time and its run go on.
@@ -80,45 +100,50 @@ impl Passes {
     pub fn still_shown(&self, shown: &Shown) -> Result<(), Unbelieved> {
         match shown {
             Shown::Pass(pass) => self.still(pass),
-            Shown::Nothing | Shown::Bad(_) | Shown::Unknown => Ok(()),
+            Shown::Nothing | Shown::Bad(..) | Shown::Unknown => Ok(()),
         }
     }
 
     async fn read(&self, pass: &Secret) -> Shown {
-        let Some((expected, keys)) = &self.expected else { return Shown::Bad(Unbelieved::NotTaken) };
-        // Newer keys unmake what older ones have proved.
-        if keys.look_again().await {
-            self.known.invalidate_all();
-        }
+        let Some((expected, keys)) = &self.expected else { return Shown::Bad(Unbelieved::NotTaken, None) };
+        keys.look_again().await;
+        let Some(set) = keys.current() else { return Shown::Unknown };
         let digest = pass.digest();
-        let pass = match self.known.get(&digest) {
-            Some(known) => known,
-            None => match self.verify(pass, expected, keys).await {
+        let known = self.known.get(&digest).filter(|known| Arc::ptr_eq(&known.keys, &set));
+        let pass = match known {
+            Some(known) => known.pass,
+            None => match self.verify(pass, expected, keys, set).await {
                 Ok(believed) => {
-                    let believed = Arc::new(believed);
-                    self.known.insert(digest, Arc::clone(&believed));
-                    believed
+                    self.known.insert(digest, believed.clone());
+                    believed.pass
                 }
-                Err(shown) => return shown,
+                Err(why) => return Shown::Bad(why, None),
             },
         };
         match self.still(&pass) {
             Ok(()) => Shown::Pass(pass),
-            Err(why) => Shown::Bad(why),
+            Err(why) => Shown::Bad(why, Some(pass.run().clone())),
         }
     }
 
-    async fn verify(&self, pass: &Secret, expected: &Expectation, keys: &PassKeys) -> Result<RunPass, Shown> {
+    async fn verify(
+        &self,
+        pass: &Secret,
+        expected: &Expectation,
+        keys: &PassKeys,
+        mut set: Arc<KeySet>,
+    ) -> Result<Known, Unbelieved> {
         let now = self.clock.now().wall;
-        let set = keys.current().ok_or(Shown::Unknown)?;
-        match run_pass::verify(pass, &set, expected, now) {
-            // The key may be newer than our set.
-            Err(Unbelieved::Key) if keys.look_for_newer().await => {
-                let newer = keys.current().ok_or(Shown::Unknown)?;
-                run_pass::verify(pass, &newer, expected, now).map_err(Shown::Bad)
+        let mut verified = run_pass::verify(pass, &set, expected, now);
+        if verified == Err(Unbelieved::Key) {
+            // It may be newer than our set.
+            keys.look_for_newer().await;
+            if let Some(newer) = keys.current().filter(|newer| !Arc::ptr_eq(newer, &set)) {
+                set = newer;
+                verified = run_pass::verify(pass, &set, expected, now);
             }
-            verified => verified.map_err(Shown::Bad),
         }
+        verified.map(|pass| Known { keys: set, pass: Arc::new(pass) })
     }
 }
 

@@ -116,6 +116,12 @@ pub trait Guest: Send {
     /// Whose process it is; `None` on the network.
     fn uid(&self) -> Option<u32>;
 
+    /// The connection alone, to say that there is no place.
+    ///
+    /// # Errors
+    /// If it is over, or the system gives no more.
+    fn leave(self) -> io::Result<Self::Stream>;
+
     /// The connection, and who exactly is at its other end.
     ///
     /// # Errors
@@ -136,6 +142,10 @@ impl Guest for (TcpStream, SocketAddr) {
 
     fn uid(&self) -> Option<u32> {
         None
+    }
+
+    fn leave(self) -> io::Result<TcpStream> {
+        Ok(self.0)
     }
 
     fn enter(self) -> io::Result<(TcpStream, Peer)> {
@@ -321,6 +331,10 @@ mod tests {
 
         fn uid(&self) -> Option<u32> {
             None
+        }
+
+        fn leave(self) -> io::Result<Self> {
+            Ok(self)
         }
 
         fn enter(self) -> io::Result<(Self, Peer)> {

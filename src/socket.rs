@@ -286,10 +286,15 @@ impl Guest for Local {
         Some(self.uid)
     }
 
-    fn enter(self) -> io::Result<(Self::Stream, Peer)> {
+    fn leave(self) -> io::Result<Self::Stream> {
         self.stream.set_nonblocking(true)?;
-        let stream = tokio::net::UnixStream::from_std(self.stream)?;
-        let caller = Caller::of(&stream, &self.look)?;
+        tokio::net::UnixStream::from_std(self.stream)
+    }
+
+    fn enter(self) -> io::Result<(Self::Stream, Peer)> {
+        let look = self.look.clone();
+        let stream = self.leave()?;
+        let caller = Caller::of(&stream, &look)?;
         Ok((stream, Peer::Local(caller)))
     }
 }

@@ -40,7 +40,9 @@ pub(super) fn refusal(api: &Api, caller: &Caller, id: &RequestId, request: &Part
         let (service, user) = (query.service().ok().flatten(), query.user().ok().flatten());
         event = event.naming(service, user).role(role.as_ref());
     }
+    event = event.in_run(problem.run().map(ToString::to_string));
     let why = problem.text("reason").or_else(|| problem.text("authorization_server_error"));
+    let why = why.or_else(|| Some(problem.detail()).filter(|_| problem.status() == StatusCode::UNAUTHORIZED));
     if let Some(why) = why.or_else(|| Some(request.uri.path()).filter(|path| *path != token::PATH)) {
         event = event.detail(why);
     }

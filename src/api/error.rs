@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::api::answer::answer;
 use crate::caller::Caller;
-use crate::model::{EndReason, Failure, RequestId};
+use crate::model::{EndReason, Failure, RequestId, RunId};
 use crate::policy::Denied;
 use crate::store::StoreError;
 
@@ -26,6 +26,8 @@ struct Inner {
     header: Option<(HeaderName, HeaderValue)>,
     /// What happened, for the log alone.
     cause: Option<String>,
+    /// The run that asked, for the audit log alone.
+    run: Option<RunId>,
 }
 
 impl Problem {
@@ -37,6 +39,7 @@ impl Problem {
             members: Map::new(),
             header: None,
             cause: None,
+            run: None,
         }))
     }
 
@@ -44,6 +47,25 @@ impl Problem {
     fn because(mut self, cause: impl Into<String>) -> Self {
         self.0.cause = Some(cause.into());
         self
+    }
+
+    /// Happened to this run, which only the audit log is told.
+    #[must_use]
+    pub fn in_run(mut self, run: Option<&RunId>) -> Self {
+        self.0.run = run.cloned();
+        self
+    }
+
+    /// The run that it happened to.
+    #[must_use]
+    pub fn run(&self) -> Option<&RunId> {
+        self.0.run.as_ref()
+    }
+
+    /// The sentence.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.0.detail
     }
 
     /// Says in the log what the answer says, and what it does not; and of how many of this caller's problems before it

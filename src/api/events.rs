@@ -21,7 +21,7 @@ use crate::api::{Api, Terms, audited, token};
 use crate::broker::{Held, Wanted};
 use crate::caller::Caller;
 use crate::model::{Failure, RequestId};
-use crate::policy::{Permit, Shown, TokenRequest};
+use crate::policy::{Denied, Permit, Shown, TokenRequest};
 use crate::runs::{self, Bearer};
 
 pub(super) const PATH: &str = "/v1/token/events";
@@ -54,6 +54,7 @@ pub(super) async fn open(
     let query = Query::parse(request.uri.query(), &["service", "user", "role"])?;
     let asked = token::asked(&query)?;
     let terms = api.terms.load_full();
+    token::permit_by_rule(api, &terms, caller, &asked)?;
     let bearer = runs::bearer(&request.headers);
     let shown = api.shown(&terms, caller, &bearer).await;
     let permit = token::permit(api, &terms, caller, asked.clone(), &shown)?;
@@ -106,17 +107,17 @@ impl Stream {
         let mut beat = tokio::time::interval_at(Instant::now() + BEAT, BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            if !Arc::ptr_eq(&terms, &self.api.terms.load()) {
+            let others = !Arc::ptr_eq(&terms, &self.api.terms.load());
+            // A pass is judged anew each time: its key may have been taken out.
+            if others || !matches!(self.bearer, Ok(None)) {
                 terms = self.api.terms.load_full();
-                shown = self.api.shown(&terms, &self.caller, &self.bearer).await;
-                if terms.policy.permit(&self.caller, self.asked.clone(), &shown).is_err() {
-                    return;
+                let judged = self.api.shown(&terms, &self.caller, &self.bearer).await;
+                match terms.policy.permit(&self.caller, self.asked.clone(), &judged) {
+                    Ok(_) => shown = judged,
+                    // What was believed holds while nobody can tell.
+                    Err(Denied::PassUnknown) if terms.passes.still_shown(&shown).is_ok() => {}
+                    Err(_) => return,
                 }
-            }
-            if let Shown::Pass(pass) = &shown
-                && terms.passes.still(pass).is_err()
-            {
-                return;
             }
             if look {
                 let wanted = Wanted::default();

@@ -43,7 +43,7 @@ pub(super) async fn list(
     let only = allowed.iter().all(|other| Some(&other.service.name) == first);
     let user = user.or_else(|| match &shown {
         Shown::Pass(pass) => Some(pass.user().clone()),
-        Shown::Nothing | Shown::Bad(_) | Shown::Unknown => None,
+        Shown::Nothing | Shown::Bad(..) | Shown::Unknown => None,
     });
     let place = api.room_to_wait(caller, &terms).ok_or(Failure::TooManyWaiting)?;
     // A list reads many rows, and the store is everybody's.

@@ -23,7 +23,7 @@ pub(super) async fn list(
     let pass = match &shown {
         Shown::Nothing => None,
         Shown::Pass(pass) => Some(&**pass),
-        Shown::Bad(why) => return Err(Denied::BadPass(*why).into()),
+        Shown::Bad(why, _) => return Err(Denied::BadPass(*why).into()),
         Shown::Unknown => return Err(Denied::PassUnknown.into()),
     };
     let services: Vec<Value> = terms.policy.allowed(caller, pass).iter().map(describe).collect();

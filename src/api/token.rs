@@ -35,12 +35,15 @@ pub(super) async fn vend(
     let wanted = Wanted { min_ttl: query.seconds("min_ttl")?, rejected: query.digest("rejected")? };
     for _ in 0..ROUNDS {
         let terms = api.terms.load_full();
+        // Without the pass first: what no rule allows is not worth a key.
+        permit_by_rule(api, &terms, caller, &asked)?;
         let shown = api.shown_in(&terms, caller, request).await;
         let permit = permit(api, &terms, caller, asked.clone(), &shown)?;
         let patience = terms.request_timeout.saturating_sub(asked_at.elapsed());
         let endings = api.broker.endings();
         let room = || api.room_to_wait(caller, &terms);
-        let (held, now) = api.broker.vend(&permit, &wanted, patience, room).await?;
+        let vended = api.broker.vend(&permit, &wanted, patience, room).await;
+        let (held, now) = vended.map_err(|failure| Problem::from(failure).in_run(permit.run()))?;
         // The run may have ended while its token was waited for.
         terms.passes.still_shown(&shown).map_err(Denied::BadPass)?;
         let (key, token) = (permit.key(), &held.token);
@@ -79,6 +82,21 @@ pub(super) fn asked(query: &Query<'_>) -> Result<TokenRequest, Problem> {
     })
 }
 
+/// Whether some rule allows it, whatever the pass will say; counted if not.
+pub(super) fn permit_by_rule(
+    api: &Api,
+    terms: &Terms,
+    caller: &Caller,
+    asked: &TokenRequest,
+) -> Result<(), Problem> {
+    match terms.policy.permit(caller, asked.clone(), &Shown::Unknown) {
+        Err(Denied::NoRule | Denied::UnknownService) => {
+            permit(api, terms, caller, asked.clone(), &Shown::Unknown).map(drop)
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 /// Whether the caller may have it; counted if not.
 pub(super) fn permit(
     api: &Api,
@@ -90,7 +108,7 @@ pub(super) fn permit(
     let service = asked.service.clone();
     terms.policy.permit(caller, asked, shown).map_err(|denied| {
         let label = if terms.policy.service(&service).is_some() { service.as_str() } else { "unknown" };
-        let problem = Problem::from(denied);
+        let problem = Problem::from(denied).in_run(shown.run());
         api.metrics.token_requests.with_label_values(&[label, problem.error()]).inc();
         problem
     })

@@ -15,7 +15,6 @@ use crate::caller::Look;
 use crate::metrics::Metrics;
 use crate::refresh::Engine;
 use crate::refresh::setup::Setup;
-use crate::runs::ended::EndedRuns;
 use crate::settings::{Fixed, Problem, Settings};
 use crate::store::keyring::Keyring;
 use crate::store::keys::Keys;
@@ -60,9 +59,9 @@ impl Reloader {
     async fn swap(&self) -> Result<(), Vec<String>> {
         let path = self.path.clone().ok_or_else(|| vec!["it came from no file".to_owned()])?;
         let (ports, metrics) = (self.ports.clone(), Arc::clone(&self.metrics));
-        let (fixed, ended) = (self.fixed.clone(), Arc::clone(&self.api.ended));
+        let (fixed, api) = (self.fixed.clone(), Arc::clone(&self.api));
         // Files, users and groups are looked up: requests go on meanwhile.
-        let read = tokio::task::spawn_blocking(move || read(&path, &fixed, &ports, &metrics, &ended)).await;
+        let read = tokio::task::spawn_blocking(move || read(&path, &fixed, &ports, &metrics, &api)).await;
         let Read { keyring, setup, terms, audit } = read.map_err(|error| vec![error.to_string()])??;
         // First, for this may be refused as well.
         self.keys.take(keyring).await.map_err(|error| vec![format!("[store] {error}")])?;
@@ -87,7 +86,7 @@ fn read(
     fixed: &Fixed,
     ports: &Ports,
     metrics: &Arc<Metrics>,
-    ended: &Arc<EndedRuns>,
+    api: &Api,
 ) -> Result<Read, Vec<String>> {
     if let Some(reach) = &ports.reach {
         let files = Settings::files_named_by(path);
@@ -106,6 +105,8 @@ fn read(
     }
     let keyring = read_keys(&settings.keys)?;
     let setup = setup(&mut settings, ports, metrics).map_err(|error| vec![error])?;
-    let terms = terms(&settings, &setup, ports, ended).map_err(|error| vec![error])?;
+    let in_use = api.terms.load_full();
+    let terms = terms(&settings, &setup, ports, (&api.ended, &api.tasks, in_use.passes.keys()))
+        .map_err(|error| vec![error])?;
     Ok(Read { keyring, setup, terms, audit: settings.audit })
 }

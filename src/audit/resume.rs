@@ -17,6 +17,9 @@ pub(super) struct Resumed {
     pub(super) trouble: Option<String>,
 }
 
+/// Lines that a process may have written after the last head that it wrote.
+const MOST_AHEAD: u64 = 1_000_000;
+
 /// `tail` is the end of the file, which may begin within a line.
 pub(super) fn resume(tail: &[u8], head: &Head, key: &Key) -> Resumed {
     let unended = tail.last().is_some_and(|last| *last != b'\n');
@@ -35,11 +38,16 @@ pub(super) fn resume(tail: &[u8], head: &Head, key: &Key) -> Resumed {
             (last.unwrap_or(Link::NONE), Some(format!("the head could not be read: {why}")))
         }
         (Head::OtherKey(id, head), last) => {
-            let last = last.filter(|last| last.seq >= head.seq).unwrap_or(*head);
+            // Its hash can't be checked: it counts only if it is near.
+            let near = |last: &Link| last.seq >= head.seq && last.seq - head.seq < MOST_AHEAD;
+            let last = last.filter(near).unwrap_or(*head);
             (last, Some(format!("the lines before were written with key {id}")))
         }
         // The file was moved away, as logrotate does; whether that one is whole, `verify` finds.
-        (Head::Is(head), None) => (*head, None),
+        (Head::Is(head), None) if tail.is_empty() => (*head, None),
+        (Head::Is(head), None) => {
+            (*head, Some(format!("line {} was the last one, but the file has no whole line", head.seq)))
+        }
         (Head::Is(head), Some(last)) if *head == last => (last, None),
         (Head::Is(head), Some(last)) if last.seq < head.seq => {
             let trouble =

@@ -191,7 +191,14 @@ impl<'a> Verifier<'a> {
             return;
         }
         let keys = self.keys;
+        let place = |id: &str| keys.iter().position(|key| key.id() == id);
+        let before = self.key.and_then(|key| place(key.id()));
         self.key = keys.iter().find(|key| key.id() == id);
+        if before > place(id) && self.key.is_some() {
+            // Keys are given oldest first; who has an old one must not be able to go on with it.
+            self.here(true, format!("from here on written with key {id}, which had been replaced before"));
+            return;
+        }
         if self.key.is_none() {
             let given: Vec<&str> = keys.iter().map(Key::id).collect();
             let given = given.join(", ");

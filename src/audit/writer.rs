@@ -223,7 +223,7 @@ impl Writer {
                 torn: self.state.torn,
                 trouble: self.state.trouble.as_deref(),
             });
-            let seq = link.seq + 1;
+            let seq = link.seq.saturating_add(1);
             let mut one = line(&event, seq, opening.as_ref());
             link = Link { seq, mac: close(&mut one, &self.key, &link.mac) };
             text.extend_from_slice(one.as_bytes());

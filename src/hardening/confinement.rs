@@ -15,7 +15,7 @@ const KNOWN: ABI = ABI::V6;
 
 /// What libraries read that are loaded on demand, and where users, groups, hosts and root certificates are found. Whole
 /// directories: what is in them is replaced by renaming.
-const SYSTEM: [&str; 20] = [
+const SYSTEM: [&str; 22] = [
     "/etc",
     "/usr",
     "/lib",
@@ -25,6 +25,8 @@ const SYSTEM: [&str; 20] = [
     "/opt/etc/ssl",
     "/var/lib/ca-certificates",
     "/var/lib/sss",
+    "/var/lib/extrausers",
+    "/var/lib/misc",
     "/run/systemd/resolve",
     "/run/systemd/userdb",
     "/run/systemd/machines",

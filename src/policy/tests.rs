@@ -224,7 +224,7 @@ fn refusals_come_in_the_order_rule_pass_role() {
     };
     let (alice, bob) = ("alice@example.com", "bob@example.com");
     let pass = shown(RunPass::invented(alice, &["snowflake"]));
-    let bad = Shown::Bad(Unbelieved::Expired);
+    let bad = Shown::Bad(Unbelieved::Expired, None);
     for shown in [&Shown::Nothing, &bad, &Shown::Unknown, &pass] {
         assert_eq!(ask(8, "snowflake", alice, None, shown), Some(Denied::NoRule), "no rule: {shown:?}");
         assert_eq!(ask(7, "databricks", alice, None, shown), Some(Denied::NoRule));
@@ -256,7 +256,7 @@ fn a_pass_that_is_shown_counts_where_none_is_needed() {
     assert_eq!(ask(&Shown::Nothing), Ok(None));
     assert_eq!(ask(&shown(RunPass::invented("alice", &["*"]))), Ok(RunId::parse("run")));
     assert!(ask(&shown(RunPass::invented("bob", &["*"]))).is_err());
-    assert!(ask(&Shown::Bad(Unbelieved::Signature)).is_err());
+    assert!(ask(&Shown::Bad(Unbelieved::Signature, None)).is_err());
 }
 
 const CALLERS: u32 = 3;

@@ -10,7 +10,7 @@ use crate::jwt::{Verified, VerifyError};
 use crate::model::{EndReason, Failure, GrantId, Service, TokenKey, UserName};
 use crate::refresh::{Inner, SHORTLY, store_failure};
 use crate::secret::Digest;
-use crate::store::StoredToken;
+use crate::store::{StoreError, StoredToken};
 
 impl Inner {
     /// What the cache or the store has, if it is not the token already seen and has the life that is promised.
@@ -30,11 +30,15 @@ impl Inner {
             return Ok(Some(token));
         }
         let (id, endings) = (GrantId::current(key.grant.clone()), *self.endings());
-        let stored =
-            self.parts.store.access_token(&id, key.role.as_ref()).await.map_err(|e| store_failure(&e))?;
-        let stored = match stored {
-            Some(stored) => self.unless_outdated(key, service, stored).await,
-            None => None,
+        let stored = match self.parts.store.access_token(&id, key.role.as_ref()).await {
+            Ok(Some(stored)) => self.unless_outdated(key, service, stored).await,
+            Ok(None) => None,
+            // It is only kept to save an exchange, and the next one replaces it.
+            Err(error @ StoreError::Seal(_)) => {
+                tracing::error!(%error, "a kept access token can't be opened; another one is fetched");
+                None
+            }
+            Err(error) => return Err(store_failure(&error)),
         };
         match stored {
             Some(stored)

@@ -27,20 +27,19 @@ impl EndedRuns {
         Ok(Self { store, runs, changes: watch::Sender::new(0) })
     }
 
-    /// Ends a run: on disk first, so that it stays over. Whoever is served for it is told.
+    /// Ends a run: here at once, and on disk, so that it stays over. Whoever is served for it is told.
     ///
     /// # Errors
     /// If it can't be written down. In this process the run is over all the same.
     pub async fn end(&self, run: RunId, until: Timestamp, now: Timestamp) -> Result<(), StoreError> {
-        let written = self.store.end_run(&run, until, now).await;
         {
             let mut runs = self.runs.write().unwrap_or_else(PoisonError::into_inner);
             runs.retain(|_, until| *until > now);
-            let remembered = runs.entry(run).or_insert(until);
+            let remembered = runs.entry(run.clone()).or_insert(until);
             *remembered = until.max(*remembered);
         }
         self.changes.send_modify(|count| *count += 1);
-        written
+        self.store.end_run(&run, until, now).await
     }
 
     /// Whether the run is over.

@@ -15,6 +15,7 @@ use crate::clock::{Clock, Moment};
 use crate::guarded::{self, Holds};
 use crate::jwt::keys::KeySet;
 use crate::run_pass::ALGORITHMS;
+use crate::tasks::Tasks;
 
 /// How long a fetch may take.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -26,7 +27,7 @@ pub struct PassKeys(Source);
 
 enum Source {
     File { path: PathBuf, clock: Arc<dyn Clock>, seen: Mutex<Seen> },
-    Url { url: Url, http: HttpClient, clock: Arc<dyn Clock>, keys: Keys, turn: Turn<()> },
+    Url(Arc<Remote>),
 }
 
 /// What the file was when it was looked at last.
@@ -38,6 +39,15 @@ struct Seen {
 
 /// Tells one version of a file from the next, also one that was moved into its place.
 type Stamp = (SystemTime, u64, u64);
+
+struct Remote {
+    url: Url,
+    http: HttpClient,
+    clock: Arc<dyn Clock>,
+    tasks: Tasks,
+    keys: Keys,
+    turn: Turn<()>,
+}
 
 impl PassKeys {
     /// A file with a key set (RFC 7517), read again when it changes.
@@ -53,23 +63,30 @@ impl PassKeys {
 
     /// An address that answers with a key set; fetched when first needed.
     #[must_use]
-    pub fn url(url: Url, http: HttpClient, clock: Arc<dyn Clock>) -> Self {
-        Self(Source::Url { url, http, clock, keys: Keys::default(), turn: Turn::default() })
+    pub fn url(url: Url, http: HttpClient, clock: Arc<dyn Clock>, tasks: Tasks) -> Self {
+        let (keys, turn) = (Keys::default(), Turn::default());
+        Self(Source::Url(Arc::new(Remote { url, http, clock, tasks, keys, turn })))
     }
 
-    /// Looks for newer keys where it is time to. Whether there are.
-    pub(super) async fn look_again(&self) -> bool {
+    /// Whether they come from this address.
+    #[must_use]
+    pub fn are_at(&self, url: &Url) -> bool {
+        matches!(&self.0, Source::Url(remote) if remote.url == *url)
+    }
+
+    /// Looks for newer keys where it is time to.
+    pub(super) async fn look_again(&self) {
         match &self.0 {
             Source::File { path, clock, seen } => glance(path, &**clock, seen),
-            Source::Url { .. } => self.fetch(Want::Usual).await,
+            Source::Url(remote) => remote.fetch(Want::Usual).await,
         }
     }
 
-    /// Looks for a key that is not in the set. Whether the set has changed.
-    pub(super) async fn look_for_newer(&self) -> bool {
+    /// Looks for a key that is not in the set.
+    pub(super) async fn look_for_newer(&self) {
         match &self.0 {
-            Source::File { .. } => false,
-            Source::Url { .. } => self.fetch(Want::Unknown).await,
+            Source::File { .. } => {}
+            Source::Url(remote) => remote.fetch(Want::Unknown).await,
         }
     }
 
@@ -79,34 +96,39 @@ impl PassKeys {
             Source::File { seen, .. } => {
                 Some(Arc::clone(&seen.lock().unwrap_or_else(PoisonError::into_inner).set))
             }
-            Source::Url { keys, .. } => keys.current(),
+            Source::Url(remote) => remote.keys.current(),
+        }
+    }
+}
+
+impl Remote {
+    /// In a task of its own: whoever asks may leave in the middle, and neither stops a fetch nor begins another.
+    async fn fetch(self: &Arc<Self>, want: Want) {
+        if !self.keys.wants_fetch(want, &self.clock.now()) {
+            return;
+        }
+        // While somebody fetches, what is there will do; who has nothing to go by waits for that, and looks again.
+        let known = want == Want::Usual && self.keys.current().is_some();
+        if known && self.turn.try_lock().is_err() {
+            return;
+        }
+        let remote = Arc::clone(self);
+        let fetching = self.tasks.spawn(async move { remote.fetch_in_turn(want).await });
+        if !known {
+            let _ended = fetching.await;
         }
     }
 
-    async fn fetch(&self, want: Want) -> bool {
-        let Source::Url { url, http, clock, keys, turn } = &self.0 else { return false };
-        if !keys.wants_fetch(want, &clock.now()) {
-            return false;
+    async fn fetch_in_turn(&self, want: Want) {
+        let _turn = self.turn.lock().await;
+        if !self.keys.wants_fetch(want, &self.clock.now()) {
+            return;
         }
-        // While somebody fetches, what is there will do; who has nothing to go by waits for that, and looks again.
-        let known = want == Want::Usual && keys.current().is_some();
-        let taken = if known { turn.try_lock().ok() } else { Some(turn.lock().await) };
-        if taken.is_none() || !keys.wants_fetch(want, &clock.now()) {
-            return want == Want::Unknown;
-        }
-        // Counted before: whoever asks may leave in the middle, and the next one must not begin at once.
-        keys.fetched(want, &clock.now());
-        let fetched = fetch(url, http).await;
-        keys.fetched(want, &clock.now());
+        let fetched = fetch(&self.url, &self.http).await;
+        self.keys.fetched(want, &self.clock.now());
         match fetched {
-            Ok((set, headers)) => {
-                keys.replace(set, &headers, &clock.now());
-                true
-            }
-            Err(why) => {
-                tracing::warn!(%url, %why, "the keys of run passes could not be fetched");
-                false
-            }
+            Ok((set, headers)) => self.keys.replace(set, &headers, &self.clock.now()),
+            Err(why) => tracing::warn!(url = %self.url, %why, "the keys of run passes could not be fetched"),
         }
     }
 }
@@ -122,27 +144,25 @@ async fn fetch(url: &Url, http: &HttpClient) -> Result<(KeySet, hyper::HeaderMap
     Ok((set, answer.headers))
 }
 
-fn glance(path: &Path, clock: &dyn Clock, seen: &Mutex<Seen>) -> bool {
+fn glance(path: &Path, clock: &dyn Clock, seen: &Mutex<Seen>) {
     let now = clock.now();
     let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
     if now.since(&seen.looked).is_some_and(|age| age < GLANCE) {
-        return false;
+        return;
     }
     seen.looked = now;
     let stamp = stamp(path);
     if stamp == seen.stamp {
-        return false;
+        return;
     }
     seen.stamp = stamp;
     match read(path) {
         Ok(set) => {
             tracing::info!(path = %path.display(), usable = set.usable(), "the keys of run passes were read again");
             seen.set = Arc::new(set);
-            true
         }
         Err(why) => {
             tracing::error!(%why, "the keys of run passes in use stay");
-            false
         }
     }
 }

@@ -81,7 +81,7 @@ impl<H: Handler> Reception<H> {
         let Some(place) = place else { return };
         let Ok(room) = Arc::clone(&self.turning_away).try_acquire_owned() else { return };
         let Some(answer) = self.handler.too_many(uid) else { return };
-        let Ok((stream, _)) = guest.enter() else { return };
+        let Ok(stream) = guest.leave() else { return };
         self.tasks.spawn(async move {
             turn_away(stream, answer).await;
             drop((room, place));

@@ -18,6 +18,19 @@ pub(super) struct Reader<'a> {
     table: &'static str,
 }
 
+/// What can be read of many rows. One that can't be is said and left out: it must not stand in the way of all others.
+pub(super) fn readable<'a, T>(
+    table: &'static str,
+    rows: &'a [SqliteRow],
+    read: impl Fn(&Reader<'a>) -> Result<T, StoreError>,
+) -> Vec<T> {
+    let read = |row| {
+        let read = read(&Reader::new(table, row));
+        read.inspect_err(|error| tracing::error!(%error, "a row that can't be read is passed over")).ok()
+    };
+    rows.iter().filter_map(read).collect()
+}
+
 impl<'a> Reader<'a> {
     pub(super) fn new(table: &'static str, row: &'a SqliteRow) -> Self {
         Self { row, table }

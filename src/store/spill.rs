@@ -125,13 +125,17 @@ pub(super) fn sealed_by(database: &Path) -> Result<Vec<KeyId>, StoreError> {
 /// Reads one back.
 pub(super) fn read(keys: &Keyring, path: &Path) -> Result<Spilled, StoreError> {
     let text = std::fs::read(path).map_err(unavailable(path))?;
-    let file: File = serde_json::from_slice(&text)
-        .map_err(|error| StoreError::Unavailable(format!("{}: {error}", path.display())))?;
-    parse(keys, &file)?.ok_or_else(|| StoreError::Inconsistent {
-        table: "spilled refreshes",
-        column: "value",
-        row: path.display().to_string(),
-    })
+    let file: File = serde_json::from_slice(&text).map_err(|_| damaged(path))?;
+    parse(keys, &file)?.ok_or_else(|| damaged(path))
+}
+
+fn damaged(path: &Path) -> StoreError {
+    StoreError::Inconsistent { table: "spilled refreshes", column: "value", row: path.display().to_string() }
+}
+
+/// Kept for whoever may make sense of it, and never read again.
+pub(super) fn put_aside(path: &Path) -> Result<(), StoreError> {
+    std::fs::rename(path, path.with_extension("damaged")).map_err(unavailable(path))
 }
 
 /// Done with.

@@ -19,7 +19,7 @@ use crate::clock::{Moment, Timestamp};
 use crate::model::{Expiry, Grant, GrantId, GrantKey, RoleName, Scope, ServiceName, UserName};
 use crate::secret::Digest;
 use crate::store::keyring::Keyring;
-use crate::store::row::Reader;
+use crate::store::row::{Reader, readable};
 use crate::store::seal::Purpose;
 use crate::store::spill::{self, Spilled};
 use crate::store::{
@@ -123,7 +123,15 @@ impl SqliteStore {
 
     async fn absorb_spilled(&self) -> Result<(), StoreError> {
         for file in spill::files(&self.path)? {
-            let Spilled { id, version, answer } = spill::read(&self.keys(), &file)?;
+            let Spilled { id, version, answer } = match spill::read(&self.keys(), &file) {
+                Ok(spilled) => spilled,
+                Err(error @ (StoreError::Seal(_) | StoreError::Inconsistent { .. })) => {
+                    spill::put_aside(&file)?;
+                    tracing::error!(%error, file = %file.display(), "an answer of the last process is damaged, and put aside");
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             match self.commit(&id, version, &answer).await? {
                 Committed::Done(_) => {
                     tracing::info!(grant = %id.key, "took up a refresh that the last process could not write");
@@ -199,14 +207,11 @@ impl Store for SqliteStore {
         )
         .fetch_all(&self.pool)
         .await?;
-        rows.iter()
-            .map(|row| {
-                let row = Reader::new("grants", row);
-                let service =
-                    ServiceName::parse(row.get("service")?).ok_or_else(|| row.inconsistent("service"))?;
-                Ok((service, row.get("state")?, row.get("grants")?))
-            })
-            .collect()
+        Ok(readable("grants", &rows, |row| {
+            let service =
+                ServiceName::parse(row.get("service")?).ok_or_else(|| row.inconsistent("service"))?;
+            Ok((service, row.get("state")?, row.get("grants")?))
+        }))
     }
 
     async fn in_doubt(&self) -> Result<Vec<GrantId>, StoreError> {
@@ -216,7 +221,7 @@ impl Store for SqliteStore {
         )
         .fetch_all(&self.pool)
         .await?;
-        rows.iter().map(|row| Reader::new("grants", row).id()).collect()
+        Ok(readable("grants", &rows, Reader::id))
     }
 
     async fn access_token(

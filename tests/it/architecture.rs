@@ -64,6 +64,7 @@ const MAY_NAME: [(&str, &[&str]); 32] = [
             "run_pass",
             "secret",
             "store",
+            "tasks",
         ],
     ),
     // The edge.

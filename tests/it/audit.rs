@@ -457,3 +457,22 @@ async fn another_machine_verifies_with_copies_of_key_and_head() {
     assert!(code == Some(1) && said.contains("zcat"), "{said}");
     assert_eq!(bursar(&["--config", "/no/such/file", "-"], b"").0, Some(64));
 }
+
+#[tokio::test]
+async fn what_an_administrator_asked_for_is_recorded_although_they_did_not_wait() {
+    let world = World::audited("").await;
+    let sidecar = world.connected().await;
+    world.fault(json!({ "do": "hang", "next": 1000, "endpoint": "revoke" })).await;
+    let mut hasty = UnixStream::connect(sidecar.admin_socket()).await.unwrap();
+    let asked = format!("DELETE /v1/grants/snowflake/{ALICE} HTTP/1.1\r\nhost: x\r\n\r\n");
+    hasty.write_all(asked.as_bytes()).await.unwrap();
+    while world.stats().await["requests"]["revoke"].as_u64().unwrap_or(0) == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    drop(hasty);
+    let by_somebody = |line: &&Value| line["caller"]["pid"].is_i64();
+    while of(&world.audit_lines("audit.jsonl"), "revoke").iter().copied().find(by_somebody).is_none() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    world.finish(sidecar).await;
+}

@@ -191,7 +191,11 @@ async fn the_audit_log_says_for_which_run_a_token_was_and_when_that_ended() {
     let of = |event: &str| lines.iter().find(|line| line["event"] == event).unwrap();
     assert_eq!((&of("vend")["run"], &of("vend")["user"]), (&json!("run-7"), &json!(ALICE)));
     assert_eq!((&of("run_end")["run"], &of("run_end")["result"]), (&json!("run-7"), &json!("ok")));
-    assert_eq!(of("refusal")["result"], "run_pass_invalid");
+    assert_eq!(
+        (&of("refusal")["result"], &of("refusal")["run"]),
+        (&json!("run_pass_invalid"), &json!("run-7"))
+    );
+    assert!(of("refusal")["detail"].as_str().unwrap().contains("has ended"), "{}", of("refusal"));
 }
 
 #[tokio::test]
@@ -309,6 +313,41 @@ async fn keys_at_an_address_are_fetched_when_needed_and_once_for_a_key_that_is_n
     }
     assert_eq!(requests.load(Ordering::Relaxed), before + 1, "an invented key drives no traffic");
     assert_eq!(ask(&old).await.error(), invalid());
+    world.finish(sidecar).await;
+}
+
+#[tokio::test]
+async fn a_reload_keeps_the_keys_that_were_fetched_although_their_address_is_silent() {
+    let key = Key::new("ES256", "k1");
+    let (document, requests) = (Arc::new(Mutex::new(key_set(&[&key]))), Arc::new(AtomicUsize::new(0)));
+    let address = serve(Arc::clone(&document), requests).await;
+    let world = World::start().await;
+    take_passes(&world, &format!("jwks_url = \"http://{address}/jwks\""));
+    let sidecar = world.connected().await;
+    let pass = key.sign(&claims("run-1", ALICE, &["snowflake"]));
+    get(&sidecar, "/v1/token?service=snowflake", &pass).await.token();
+    document.lock().unwrap().clear();
+    let reloaded = request(&sidecar.admin_socket(), "POST", "/v1/reload", &[], "").await;
+    assert_eq!(reloaded.status, 200, "{}", reloaded.body);
+    get(&sidecar, "/v1/token?service=snowflake", &pass).await.token();
+    world.finish(sidecar).await;
+}
+
+#[tokio::test]
+async fn a_listener_whose_pass_was_signed_by_a_key_that_is_taken_out_is_let_go_of() {
+    let (key, other) = (Key::new("EdDSA", "k1"), Key::new("EdDSA", "k2"));
+    let world = world(&key).await;
+    let sidecar = world.connected().await;
+    let pass = key.sign(&claims("run-1", ALICE, &["snowflake"]));
+    let query = format!("service=snowflake HTTP/1.1\r\nAuthorization: Bearer {pass}\r\nX-Rest:");
+    let mut stream = Stream::open(&sidecar, &query).await;
+    assert_eq!(stream.next().await.0, "token");
+    publish(&world.path().join("platform.json"), &[&other]);
+    while get(&sidecar, "/v1/token?service=snowflake", &pass).await.status == 200 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    sidecar.refresh("snowflake", ALICE, None).await;
+    assert!(ends(&mut stream).await, "the stream goes on");
     world.finish(sidecar).await;
 }
 

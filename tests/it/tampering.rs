@@ -47,6 +47,14 @@ async fn stopped(sidecar: Sidecar) {
     assert!(status.success(), "{log}");
 }
 
+/// Whose a token is by its own word.
+fn speaks_for(token: &str) -> String {
+    use base64::Engine as _;
+    let payload = token.split('.').nth(1).unwrap();
+    let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload).unwrap();
+    serde_json::from_slice::<serde_json::Value>(&claims).unwrap()["sub"].as_str().unwrap().to_owned()
+}
+
 fn assert_refused(reply: &Reply) {
     assert_eq!(reply.error(), (500, "internal".to_owned()), "{}", reply.body);
     assert!(reply.json()["detail"].as_str().unwrap().contains("the log has the details"), "{}", reply.body);
@@ -78,7 +86,9 @@ async fn values_that_change_places_open_for_neither_user() {
     let sidecar = world.sidecar().await;
     for user in [ALICE, BOB] {
         assert_refused(&sidecar.refresh("snowflake", user, None).await);
-        assert_refused(&sidecar.token("databricks", user, None).await);
+        // A kept access token only saves an exchange: another one is fetched, and it is the user's own.
+        let fetched = sidecar.token("databricks", user, None).await;
+        assert_eq!(speaks_for(&fetched.token()), *user);
         sidecar.token("snowflake", user, None).await.token();
     }
     assert_eq!(sidecar.refresh("snowflake", CAROL, None).await.status, 200);
@@ -128,7 +138,8 @@ async fn one_bit_anywhere_in_a_sealed_value_is_noticed_and_the_start_is_not_held
     let sidecar = world.sidecar().await;
     for user in &users {
         assert_refused(&sidecar.refresh("snowflake", user, None).await);
-        assert_refused(&sidecar.token("databricks", user, None).await);
+        let fetched = sidecar.token("databricks", user, None).await;
+        assert_eq!(speaks_for(&fetched.token()), *user, "another one, for what was kept is no use");
     }
     for service in ["snowflake", "databricks"] {
         sidecar.token(service, ALICE, None).await.token();
@@ -248,5 +259,34 @@ async fn a_grant_that_can_not_be_opened_can_be_revoked_and_its_user_erased() {
     let reply = request(&sidecar.admin_socket(), "DELETE", &format!("/v1/users/{BOB}"), &[], "").await;
     assert_eq!((reply.status, &reply.json()["grants"]), (202, &json!(2)), "{}", reply.body);
     assert!(sidecar.grant("snowflake", BOB).await.is_null());
+    world.finish(sidecar).await;
+}
+
+#[tokio::test]
+async fn a_row_that_can_not_be_read_stands_in_nobody_elses_way() {
+    let world = World::start().await;
+    let sidecar = world.connected().await;
+    for user in [BOB, CAROL] {
+        world.connect(&sidecar, user).await;
+    }
+    stopped(sidecar).await;
+    for damage in [
+        // Not UTF-8; in doubt without a number; a service that is none.
+        format!(
+            "UPDATE grants SET service = CAST(x'ff' AS TEXT) WHERE service = 'snowflake' AND user = '{BOB}'"
+        ),
+        format!("UPDATE access_tokens SET boot_id = 'x' WHERE user = '{BOB}'"),
+        "INSERT INTO ended_runs VALUES (CAST(x'ff' AS TEXT), 9223372036854775807)".to_owned(),
+    ] {
+        assert!(tamper(&world, &damage).await > 0, "{damage}");
+    }
+    let sidecar = world.sidecar().await;
+    for user in [ALICE, CAROL] {
+        sidecar.token("snowflake", user, None).await.token();
+        assert_eq!(sidecar.refresh("databricks", user, None).await.status, 200);
+    }
+    assert!(sidecar.read_log().contains("a row that can't be read is passed over"));
+    let status = request(&sidecar.admin_socket(), "GET", "/v1/status", &[], "").await;
+    assert_eq!(status.status, 200, "{}", status.body);
     world.finish(sidecar).await;
 }

@@ -77,28 +77,31 @@ impl SqliteStore {
     pub(super) async fn adopt(&self, keyring: Arc<Keyring>) -> Result<(), StoreError> {
         let mut connection = self.pool.acquire().await?;
         let mut missing = Vec::new();
-        for key in known(&mut connection).await? {
-            if !keyring.has(key) {
-                missing.push((key, count(&mut connection, key).await?));
+        let known = known(&mut connection).await?;
+        for key in &known {
+            if !keyring.has(*key) {
+                missing.push((*key, count(&mut connection, *key).await?));
             }
         }
         missing.retain(|(_, rows)| *rows > 0);
-        refuse(self.spilled_without(&keyring)?.into_iter().chain(missing))?;
+        refuse(self.spilled_without(&keyring, &known)?.into_iter().chain(missing))?;
         // Before anything is sealed with it, so that it is missed when it is gone.
         sqlx::query("INSERT OR IGNORE INTO seal_keys VALUES (?)")
             .bind(keyring.newest().as_bytes())
             .execute(&mut *connection)
             .await?;
         let _alone = self.spilling.lock().unwrap_or_else(PoisonError::into_inner);
-        refuse(self.spilled_without(&keyring)?)?;
+        refuse(self.spilled_without(&keyring, &known)?)?;
         self.keyring.store(keyring);
         Ok(())
     }
 
     /// Answers beside the store that are for the next start, and that these keys don't open.
-    fn spilled_without(&self, keyring: &Keyring) -> Result<Vec<(KeyId, u64)>, StoreError> {
+    /// A key that the store never had is a damaged file's, and not missing.
+    fn spilled_without(&self, keyring: &Keyring, known: &[KeyId]) -> Result<Vec<(KeyId, u64)>, StoreError> {
         let keys = spill::sealed_by(&self.path)?;
-        Ok(keys.into_iter().filter(|key| !keyring.has(*key)).map(|key| (key, 1)).collect())
+        let missing = keys.into_iter().filter(|key| !keyring.has(*key) && known.contains(key));
+        Ok(missing.map(|key| (key, 1)).collect())
     }
 }
 

@@ -5,7 +5,7 @@ use sqlx::{Sqlite, Transaction};
 use crate::clock::Timestamp;
 use crate::model::{EndReason, GrantId, GrantKey, GrantState, ServiceName};
 use crate::secret::{Digest, Secret};
-use crate::store::row::Reader;
+use crate::store::row::{Reader, readable};
 use crate::store::seal::Purpose;
 use crate::store::sqlite::SqliteStore;
 use crate::store::sqlite::columns::{candidate_column, of_row};
@@ -115,7 +115,7 @@ impl SqliteStore {
             sqlx::query("SELECT service, user, min(revoked_at) FROM revocations GROUP BY 1, 2 ORDER BY 3")
                 .fetch_all(&self.pool)
                 .await?;
-        rows.iter().map(|row| Reader::new("revocations", row).key()).collect()
+        Ok(readable("revocations", &rows, Reader::key))
     }
 
     pub(super) async fn revocations_of(&self, key: &GrantKey) -> Result<Vec<PendingRevocation>, StoreError> {
@@ -164,7 +164,7 @@ impl SqliteStore {
         let rows = sqlx::query("SELECT service, user, candidate FROM grants WHERE candidate <> ''")
             .fetch_all(&self.pool)
             .await?;
-        rows.iter().map(|row| Reader::new("grants", row).id()).collect()
+        Ok(readable("grants", &rows, Reader::id))
     }
 
     pub(super) async fn forget_tombstone(&self, key: &GrantKey) -> Result<bool, StoreError> {

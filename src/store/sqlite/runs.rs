@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use crate::clock::Timestamp;
 use crate::model::RunId;
-use crate::store::row::Reader;
+use crate::store::row::readable;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{RunStore, StoreError};
 
@@ -32,12 +32,10 @@ impl RunStore for SqliteStore {
             .bind(now.millis())
             .fetch_all(&self.pool)
             .await?;
-        rows.iter()
-            .map(|row| {
-                let row = Reader::new("ended_runs", row);
-                let run = RunId::parse(row.get("run")?).ok_or_else(|| row.inconsistent("run"))?;
-                Ok((run, Timestamp::from_millis(row.get("until")?)))
-            })
-            .collect()
+        // A name that is none can't be in any pass either.
+        Ok(readable("ended_runs", &rows, |row| {
+            let run = RunId::parse(row.get("run")?).ok_or_else(|| row.inconsistent("run"))?;
+            Ok((run, Timestamp::from_millis(row.get("until")?)))
+        }))
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::clock::Timestamp;
 use crate::model::{Expiry, GrantId, RoleName, ServiceName, TokenKey};
-use crate::store::row::Reader;
+use crate::store::row::{Reader, readable};
 use crate::store::seal::Purpose;
 use crate::store::sqlite::SqliteStore;
 use crate::store::sqlite::columns::of_row;
@@ -18,18 +18,15 @@ impl SqliteStore {
         .bind(since.millis())
         .fetch_all(&self.pool)
         .await?;
-        rows.iter()
-            .map(|row| {
-                let row = Reader::new("access_tokens", row);
-                let role = RoleName::parse(row.get("role")?);
-                Ok(InUse {
-                    key: TokenKey { grant: row.key()?, role },
-                    issued: row.issued()?,
-                    version: row.get("version")?,
-                    asked_at: Timestamp::from_millis(row.get("asked_at")?),
-                })
+        Ok(readable("access_tokens", &rows, |row| {
+            let role = RoleName::parse(row.get("role")?);
+            Ok(InUse {
+                key: TokenKey { grant: row.key()?, role },
+                issued: row.issued()?,
+                version: row.get("version")?,
+                asked_at: Timestamp::from_millis(row.get("asked_at")?),
             })
-            .collect()
+        }))
     }
 
     pub(super) async fn unused_grants(
@@ -98,11 +95,8 @@ impl SqliteStore {
         )
         .fetch_all(&self.pool)
         .await?;
-        rows.iter()
-            .map(|row| {
-                let row = Reader::new("grants", row);
-                Ok((row.key()?.service, Timestamp::from_millis(row.get("earliest")?)))
-            })
-            .collect()
+        Ok(readable("grants", &rows, |row| {
+            Ok((row.key()?.service, Timestamp::from_millis(row.get("earliest")?)))
+        }))
     }
 }
