@@ -48,6 +48,7 @@ mod liveness;
 mod pace;
 /// May a refresh token be presented now?
 pub mod plan;
+mod present;
 mod publish;
 /// Grants are revoked, users forgotten.
 pub mod revoke;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::authorization_server::{Exchange, Introspection, Misconfiguration, Refusal, Reply, Tokens};
+use crate::authorization_server::{Exchange, Introspection, Misconfiguration, Refusal, Tokens};
 use crate::clock::{Moment, Timestamp};
 use crate::fail_point;
 use crate::jwt;
@@ -385,30 +385,5 @@ impl Inner {
 
     async fn settle(&self, id: &GrantId, attempt: &Attempt, outcome: Settled) -> Result<bool, Failure> {
         self.parts.store.settle(id, attempt.version, &outcome).await.map_err(|error| store_failure(&error))
-    }
-
-    /// One request for tokens, for whomever they are to speak.
-    async fn present(
-        &self,
-        id: &GrantId,
-        door: &Door,
-        service: &Service,
-        role: Option<&RoleName>,
-        attempt: &Attempt,
-        scope: &Scope,
-    ) -> Reply {
-        let deadline = door.recovery.deadline;
-        let reply = if service.has_users() {
-            door.server.refresh(&attempt.refresh_token, scope, deadline).await
-        } else {
-            let mut reply = door.server.client_credentials(scope, deadline).await;
-            if let Exchange::Answered(tokens) = &mut reply.exchange {
-                // RFC 6749 §4.4.3: there should be none, and there is nobody whose it could be.
-                tokens.refresh_token = None;
-            }
-            reply
-        };
-        self.record_refusal(id, service, role, &reply);
-        reply
     }
 }

@@ -21,12 +21,13 @@ use crate::secret::Digest;
 use crate::store::keyring::Keyring;
 use crate::store::row::{Reader, readable};
 use crate::store::seal::Purpose;
-use crate::store::spill::{self, Spilled};
+use crate::store::spill;
 use crate::store::{
     Begun, Candidate, Commit, Committed, InUse, Lease, Newest, PendingRevocation, Settled, Store, StoreError,
     StoredToken, Tombstone, Unused, Which,
 };
 
+mod absorb;
 mod attempts;
 mod candidates;
 mod columns;
@@ -119,30 +120,6 @@ impl SqliteStore {
 
     fn keys(&self) -> arc_swap::Guard<Arc<Keyring>> {
         self.keyring.load()
-    }
-
-    async fn absorb_spilled(&self) -> Result<(), StoreError> {
-        for file in spill::files(&self.path)? {
-            let Spilled { id, version, answer } = match spill::read(&self.keys(), &file) {
-                Ok(spilled) => spilled,
-                Err(error @ (StoreError::Seal(_) | StoreError::Inconsistent { .. })) => {
-                    spill::put_aside(&file)?;
-                    tracing::error!(%error, file = %file.display(), "an answer of the last process is damaged, and put aside");
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            match self.commit(&id, version, &answer).await? {
-                Committed::Done(_) => {
-                    tracing::info!(grant = %id.key, "took up a refresh that the last process could not write");
-                }
-                Committed::Superseded | Committed::Revoked => {
-                    tracing::warn!(grant = %id.key, "a refresh that the last process could not write is out of date; dropped");
-                }
-            }
-            spill::remove(&file)?;
-        }
-        Ok(())
     }
 }
 

@@ -314,6 +314,34 @@ async fn what_was_spilled_is_taken_up_first_and_once() {
 }
 
 #[tokio::test]
+async fn what_was_spilled_and_is_damaged_is_put_aside_and_holds_nobody_up() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    grant(&store, "alice", "r1").await;
+    let attempt = begin(&store, &id("alice"), 0).await;
+    store.spill(&id("alice"), attempt.version, &answer(Some("r2"), "a2", None)).await.unwrap();
+    store.close().await;
+    drop(store);
+    let mut beside = std::fs::read_dir(scene.directory.path()).unwrap().flatten().map(|entry| entry.path());
+    let unsaved = beside.find(|path| path.is_dir()).unwrap();
+    let files =
+        || std::fs::read_dir(&unsaved).unwrap().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
+    let good = files().pop().unwrap();
+    let text = std::fs::read_to_string(&good).unwrap();
+    // Not JSON, and JSON of which a sealed value was changed.
+    std::fs::write(unsaved.join("half.json"), &text[..text.len() / 2]).unwrap();
+    let sealed = text.split("access_token\":\"").nth(1).unwrap();
+    let other = if sealed.starts_with("AA") { "BB" } else { "AA" };
+    let changed = text.replacen(&sealed[..40], &format!("{}{other}", &sealed[..38]), 1);
+    std::fs::write(&good, changed).unwrap();
+    let store = scene.open().await;
+    assert_eq!(begin(&store, &id("alice"), 5).await.refresh_token, secret("r1"));
+    let aside = files();
+    assert_eq!(aside.len(), 2, "{aside:?}");
+    assert!(aside.iter().all(|path| path.extension().is_some_and(|kind| kind == "damaged")), "{aside:?}");
+}
+
+#[tokio::test]
 async fn one_process_owns_the_file_and_another_key_damages_nothing() {
     let scene = Scene::new();
     let store = scene.open().await;
