@@ -101,6 +101,10 @@ fn tokens(body: &[u8]) -> Option<Tokens> {
         refresh_token: Option<String>,
         scope: Option<String>,
     }
+    // RFC 6749 §5.1: an object. A list would be taken by the order of the members.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return None;
+    }
     let response: Response = serde_json::from_slice(body).ok()?;
     if response.access_token.is_empty() {
         return None;

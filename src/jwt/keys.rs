@@ -64,6 +64,10 @@ impl KeySet {
         struct Document {
             keys: Vec<Value>,
         }
+        // A list would be taken by the order of the members.
+        if !document.trim_ascii_start().starts_with(b"{") {
+            return Err(BadKeySet::NotAKeySet);
+        }
         let document: Document = serde_json::from_slice(document).map_err(|_| BadKeySet::NotAKeySet)?;
         let mut keys = HashMap::new();
         for jwk in document.keys.iter().take(MOST_KEYS) {
@@ -233,7 +237,7 @@ mod tests {
     fn a_document_without_a_usable_key_is_refused() {
         assert_eq!(parse("").err(), Some(BadKeySet::NothingUsable));
         assert_eq!(parse(&rsa("weak", 64)).err(), Some(BadKeySet::NothingUsable));
-        for bad in ["", "[]", "{}", r#"{"keys":1}"#, "<html>"] {
+        for bad in ["", "[]", "[[]]", "{}", r#"{"keys":1}"#, "<html>"] {
             assert_eq!(KeySet::parse(bad.as_bytes(), &[Rs256]).err(), Some(BadKeySet::NotAKeySet), "{bad}");
         }
     }
