@@ -221,7 +221,8 @@ export async function startProvider() {
     const note = (ctx, error) => {
       const { grant_type, refresh_token } = ctx.oidc?.params ?? {};
       if (grant_type === 'refresh_token') {
-        refreshes.push({ refresh_token, client: ctx.oidc.client?.clientId, error: error?.error });
+        const user = ctx.oidc.entities?.RefreshToken?.accountId;
+        refreshes.push({ refresh_token, user, client: ctx.oidc.client?.clientId, error: error?.error });
       }
     };
     provider.on('grant.success', (ctx) => note(ctx));
