@@ -14,6 +14,8 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::geteuid;
 use zeroize::Zeroizing;
 
+use crate::secret::Secret;
+
 const READ: u32 = 0o4;
 const WRITE: u32 = 0o2;
 const ENTER: u32 = 0o1;
@@ -38,6 +40,19 @@ pub fn read(path: &Path, holds: Holds) -> io::Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::new());
     file.read_to_string(&mut text)?;
     Ok(text)
+}
+
+/// Reads a key of our own making.
+///
+/// # Errors
+/// What is wrong with the file, with its path.
+pub fn read_key(path: &Path) -> Result<Secret, String> {
+    let text = read(path, Holds::Secret).map_err(|error| {
+        let missing = error.kind() == io::ErrorKind::NotFound;
+        let advice = if missing { "; make one with `bursar key generate`" } else { "" };
+        format!("{}: {error}{advice}", path.display())
+    })?;
+    Ok(Secret::new(String::clone(&text)))
 }
 
 /// Looks at a file that somebody else reads.

@@ -54,8 +54,8 @@ pub(super) async fn open(
     let query = Query::parse(request.uri.query(), &["service", "user", "role"])?;
     let asked = token::asked(&query)?;
     let terms = api.terms.load_full();
-    token::permit_by_rule(api, &terms, caller, &asked)?;
     let bearer = runs::bearer(&request.headers);
+    token::permit_by_rule(api, &terms, caller, &asked, &bearer)?;
     let shown = api.shown(&terms, caller, &bearer).await;
     let permit = token::permit(api, &terms, caller, asked.clone(), &shown)?;
     let place = api.load.streams.take(caller.uid(), terms.event_streams).ok_or_else(|| {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::entropy::Entropy;
-use crate::guarded::{self, Holds};
+use crate::guarded;
 use crate::secret::{Digest, Secret};
 
 const LENGTH: usize = 32;
@@ -85,12 +85,7 @@ impl Key {
     /// # Errors
     /// What is wrong with it, with its path.
     pub fn from_file(path: &Path) -> Result<Self, String> {
-        let read = guarded::read(path, Holds::Secret).map(|text| Secret::new(String::clone(&text)));
-        let text = read.map_err(|error| {
-            let missing = error.kind() == std::io::ErrorKind::NotFound;
-            let advice = if missing { "; make one with `bursar key generate`" } else { "" };
-            format!("{}: {error}{advice}", path.display())
-        })?;
+        let text = guarded::read_key(path)?;
         Self::from_text(&text).map_err(|error| format!("{}: {error}", path.display()))
     }
 

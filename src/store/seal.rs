@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use crate::entropy::Entropy;
-use crate::guarded::{self, Holds};
+use crate::guarded;
 use crate::model::{GrantId, GrantKey, RoleName};
 use crate::secret::{Digest, Secret};
 
@@ -129,12 +129,7 @@ impl Sealer {
     /// # Errors
     /// What is wrong with it, with its path.
     pub fn from_file(path: &Path) -> Result<Self, String> {
-        let read = guarded::read(path, Holds::Secret).map(|text| Secret::new(String::clone(&text)));
-        let text = read.map_err(|error| {
-            let missing = error.kind() == std::io::ErrorKind::NotFound;
-            let advice = if missing { "; make one with `bursar key generate`" } else { "" };
-            format!("{}: {error}{advice}", path.display())
-        })?;
+        let text = guarded::read_key(path)?;
         Self::from_text(&text).map_err(|error| format!("{}: {error}", path.display()))
     }
 

@@ -15,7 +15,7 @@ const MAY_NAME: [(&str, &[&str]); 32] = [
     ("metrics", &[]),
     ("caller", &[]),
     ("fail_point", &[]),
-    ("guarded", &["caller"]),
+    ("guarded", &["caller", "secret"]),
     ("hardening", &[]),
     ("model", &["clock", "entropy", "secret"]),
     ("audit", &["caller", "clock", "entropy", "guarded", "metrics", "model", "ready", "secret"]),
