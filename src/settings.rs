@@ -18,14 +18,20 @@ use crate::socket;
 use crate::store::keyring::{KeyFiles, Keyring};
 
 mod callers;
+/// `[connect]`.
+pub mod connect;
 /// Every key.
 pub mod keys;
+/// `[notify]`.
+pub mod notify;
 mod reader;
 /// `[run_passes]`.
 pub mod run_passes;
 mod servers;
 mod services;
 
+use connect::Connect;
+use notify::Notify;
 use reader::{Problems, Section};
 use run_passes::RunPasses;
 
@@ -64,8 +70,10 @@ pub struct Settings {
     pub lease: Duration,
     /// What one uid may ask.
     pub per_uid: PerUid,
-    /// How long before a grant ends by itself that is said.
-    pub warn_before: Duration,
+    /// Who is told when a grant ends.
+    pub notify: Notify,
+    /// The page where users connect, if there is one.
+    pub connect: Option<Connect>,
     /// What is recorded, and what if it can't be.
     pub audit: audit::Terms,
 }
@@ -96,6 +104,8 @@ pub struct Fixed {
     pub metrics: SocketAddr,
     /// The database file.
     pub database: PathBuf,
+    /// Where the page listens where users connect, if there is one.
+    pub connect: Option<SocketAddr>,
     /// How to log.
     pub log: Log,
     /// Where what was done is recorded, if it is.
@@ -111,6 +121,7 @@ impl Fixed {
             ("socket", self.socket != other.socket || connections(self) != connections(other)),
             ("admin", self.admin != other.admin || self.metrics != other.metrics),
             ("store", self.database != other.database),
+            ("connect", self.connect != other.connect),
             ("log", self.log != other.log),
             ("audit", self.audit != other.audit),
         ];
@@ -223,12 +234,12 @@ impl Settings {
         let log = root.section("log");
         let audit = root.section("audit");
         let limits = root.section("limits");
-        let notify = root.section("notify");
         let lease = refresh.duration("lease", Duration::from_secs(10));
         let servers = servers::read(&root, lease);
         let proxies = servers::proxies(&root);
         let services = services::read(&root, &servers);
         let run_passes = run_passes::read(&root);
+        let connect = connect::read(&root);
         let callers = callers::read(&root, &services, root.has("run_passes"));
         let fixed = Fixed {
             max_connections: socket.number("max_connections", 1024, 1..=100_000),
@@ -237,6 +248,7 @@ impl Settings {
             admin: read_socket(&admin, "/run/bursar/admin.sock", socket::ADMIN_MODE),
             metrics: admin.address("metrics", SocketAddr::from(([127, 0, 0, 1], 9464))),
             database: read_database(&store),
+            connect: connect.as_ref().map(|connect| connect.listen),
             log: read_log(&log),
             audit: read_audit(&audit),
         };
@@ -258,7 +270,8 @@ impl Settings {
                 event_streams: limits.number("event_streams", 64, 0..=100_000),
                 waiting_requests: limits.number("waiting_requests", 256, 1..=100_000),
             },
-            warn_before: notify.duration("warn_before", Duration::from_hours(3 * 24)),
+            notify: notify::read(&root),
+            connect,
             audit: read_audit_terms(&audit),
         };
         if settings.fixed.socket.path == settings.fixed.admin.path {
@@ -276,7 +289,7 @@ impl Settings {
                 );
             }
         }
-        for section in [socket, admin, store, refresh, log, audit, limits, notify, root] {
+        for section in [socket, admin, store, refresh, log, audit, limits, root] {
             section.finish();
         }
         Some(settings)

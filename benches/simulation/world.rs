@@ -183,6 +183,9 @@ fn service() -> Service {
         // Nothing is signed, so nothing is verified: what is looked at here is when, not what.
         opaque: true,
         kind: Kind::Snowflake,
+        acr_values: None,
+        max_age: None,
+        password_grant: false,
     }
 }
 

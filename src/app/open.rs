@@ -96,7 +96,7 @@ pub(super) fn setup(settings: &mut Settings, ports: &Ports, metrics: &Arc<Metric
         services: services.collect(),
         life: settings.life,
         lease: settings.lease,
-        warn_before: settings.warn_before,
+        warn_before: settings.notify.warn_before,
     })
 }
 

@@ -1,6 +1,7 @@
 //! A service as configured: what its tokens are for.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::model::{RoleName, Scope, ServiceName};
 
@@ -25,6 +26,12 @@ pub struct Service {
     pub opaque: bool,
     /// What its drivers want.
     pub kind: Kind,
+    /// How a user must have signed in to connect (`acr_values`).
+    pub acr_values: Option<String>,
+    /// How long ago a user may have signed in to connect (`max_age`).
+    pub max_age: Option<Duration>,
+    /// Whether a user's password may be taken for a grant (RFC 6749 §4.3, against RFC 9700 §2.4).
+    pub password_grant: bool,
 }
 
 /// Whom a service's tokens speak for.

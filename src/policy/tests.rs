@@ -15,6 +15,9 @@ fn service(name: &str, roles: &[&str]) -> (ServiceName, Arc<Service>) {
         user_claim: "sub".into(),
         opaque: false,
         kind: Kind::Generic,
+        acr_values: None,
+        max_age: None,
+        password_grant: false,
     };
     (name, Arc::new(service))
 }

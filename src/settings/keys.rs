@@ -28,13 +28,15 @@ pub enum Kind {
     OrNever,
     /// A share, such as "75%".
     Percent,
+    /// `true` or `false`.
+    Flag,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// Some of these words.
     Choices(&'static [&'static str]),
 }
 
-use Kind::{Choice, Choices, Duration, Number, OrNever, Percent, Text, Texts};
+use Kind::{Choice, Choices, Duration, Flag, Number, OrNever, Percent, Text, Texts};
 
 const fn key(path: &'static str, kind: Kind, about: &'static str) -> Key {
     Key { path, kind, about }
@@ -160,6 +162,16 @@ pub const KEYS: &[Key] = &[
     ),
     key("limits.event_streams", Number(0, 100_000), "Event streams of one uid; more are answered 429."),
     key("notify.warn_before", Duration, "How long before a grant ends by itself that is said."),
+    key("notify.url", Text, "Where it is posted that a grant has ended, or will."),
+    key("notify.secret_file", Text, "The key that signs what is posted (HMAC-SHA-256)."),
+    key("connect.listen", Text, "Address and port of the page where users connect."),
+    key("connect.public_url", Text, "The origin that browsers see it at."),
+    key("connect.return_to", Texts, "Origins that ?return_to may name."),
+    key("connect.certificate_file", Text, "Its certificate, PEM; read again when it changes."),
+    key("connect.private_key_file", Text, "The certificate's key, PEM."),
+    key("services.*.acr_values", Text, "How a user must have signed in to connect."),
+    key("services.*.max_age", Duration, "How long ago a user may have signed in to connect."),
+    key("services.*.password_grant", Flag, "RFC 9700: do not; only for a legacy service user."),
 ];
 
 /// The JSON Schema of a configuration file.
@@ -224,6 +236,7 @@ fn describe(key: &Key) -> Value {
         Duration => json!({ "type": "string", "examples": ["30s", "5m", "1h"] }),
         OrNever => json!({ "type": "string", "examples": ["5m", "3d", "never"] }),
         Percent => json!({ "type": "string", "pattern": "^[0-9]+ *%$" }),
+        Flag => json!({ "type": "boolean" }),
         Choice(words) => json!({ "enum": words }),
         Choices(words) => json!({ "type": "array", "items": { "enum": words }, "minItems": 1 }),
     };

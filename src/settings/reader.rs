@@ -189,6 +189,15 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// Whether it is so; not where nothing is said.
+    pub(super) fn flag(&self, key: &str) -> bool {
+        let Some(value) = self.value(key) else { return false };
+        value.get_ref().as_bool().unwrap_or_else(|| {
+            self.problem(key, "must be true or false");
+            false
+        })
+    }
+
     /// A number, if there is one.
     pub(super) fn id(&self, key: &str) -> Option<u32> {
         self.value(key)?;

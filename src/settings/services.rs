@@ -1,6 +1,7 @@
 //! `[services.*]`
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::model::{Kind, RoleName, Scope, Service, ServiceName, SpeaksFor};
 use crate::settings::Server;
@@ -43,6 +44,15 @@ fn service(name: &str, section: &Section<'_>, servers: &BTreeMap<String, Server>
         Some("client_credentials") => SpeaksFor::TheClient,
         _ => SpeaksFor::Users,
     };
+    let acr_values = section.text("acr_values");
+    let max_age =
+        section.has("max_age").then(|| section.positive_duration("max_age", Duration::from_hours(12)));
+    let password_grant = section.flag("password_grant");
+    if speaks_for == SpeaksFor::TheClient {
+        for key in ["acr_values", "max_age", "password_grant"].iter().filter(|key| section.has(key)) {
+            section.problem(key, "is about users who connect; this service's tokens speak for no user");
+        }
+    }
     let server = servers.get(&authorization_server);
     if !opaque
         && server
@@ -67,6 +77,9 @@ fn service(name: &str, section: &Section<'_>, servers: &BTreeMap<String, Server>
         user_claim,
         opaque,
         kind,
+        acr_values,
+        max_age,
+        password_grant,
     })
 }
 

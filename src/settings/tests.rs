@@ -291,7 +291,7 @@ fn the_example_is_a_configuration() {
 #[test]
 fn the_reader_knows_the_keys_that_are_listed() {
     let text = "[socket]\nzz = 1\n[admin]\nzz = 1\n[store]\nzz = 1\n[authorization_servers.x]\nzz = 1\n[services.x]\nzz = 1\n\
-                [[callers]]\nzz = 1\n[refresh]\nzz = 1\n[log]\nzz = 1\n[audit]\nzz = 1\n[limits]\nzz = 1\n[notify]\nzz = 1\n[run_passes]\nzz = 1\n";
+                [[callers]]\nzz = 1\n[refresh]\nzz = 1\n[log]\nzz = 1\n[audit]\nzz = 1\n[limits]\nzz = 1\n[notify]\nzz = 1\n[run_passes]\nzz = 1\n[connect]\nzz = 1\n";
     let mut known = std::collections::BTreeSet::new();
     for problem in problems(text) {
         if let Some((at, keys)) = problem.split_once(": unknown key; known here: ") {
@@ -318,4 +318,51 @@ fn the_schema_describes_what_the_example_has() {
     assert_eq!(at("/properties/callers/items/properties/uid/minimum"), 0);
     assert_eq!(at("/properties/callers/items/additionalProperties"), false);
     assert_eq!(at("/additionalProperties"), false);
+}
+
+fn with(section: &str) -> Vec<String> {
+    problems(&format!("{WHOLE}\n{section}"))
+}
+
+#[test]
+fn the_page_is_seen_at_an_origin_that_is_confidential() {
+    let connect = |lines: &str| with(&format!("[connect]\n{lines}\n"));
+    assert!(connect("public_url = \"https://bursar.example.com\"").is_empty());
+    assert!(connect("public_url = \"http://127.0.0.1:8085\"").is_empty());
+    for (lines, expected) in [
+        ("listen = \"127.0.0.1:1\"", "public_url: is missing"),
+        ("public_url = \"http://bursar.example.com\"", "must be https"),
+        ("public_url = \"https://bursar.example.com/sub\"", "an origin alone"),
+        ("public_url = \"https://u:p@bursar.example.com\"", "an origin alone"),
+        ("public_url = \"bursar\"", "is not a URL"),
+        (
+            "public_url = \"https://b.example\"\nreturn_to = [\"https://w.example/?x=1\"]",
+            "return_to: \"https://w.example/?x=1\"",
+        ),
+        (
+            "public_url = \"https://b.example\"\ncertificate_file = \"/etc/hostname\"",
+            "private_key_file: is missing",
+        ),
+    ] {
+        let found = connect(lines);
+        assert!(found.len() == 1 && found[0].contains(expected), "{lines}: {found:#?}");
+    }
+}
+
+#[test]
+fn what_is_posted_is_signed() {
+    let found = with("[notify]\nurl = \"https://w.example/hook\"\n");
+    assert!(found.len() == 1 && found[0].contains("secret_file: is missing"), "{found:#?}");
+    let found = with("[notify]\nurl = \"http://w.example/hook\"\nsecret_file = \"/nowhere\"\n");
+    assert!(found.iter().any(|problem| problem.contains("must be https")), "{found:#?}");
+    assert!(found.iter().any(|problem| problem.contains("notify.secret_file")), "{found:#?}");
+}
+
+#[test]
+fn how_users_sign_in_is_no_matter_of_a_service_without_users() {
+    let found = problems(&WHOLE.replace(
+        "kind = \"snowflake\"",
+        "kind = \"snowflake\"\ngrant = \"client_credentials\"\nmax_age = \"12h\"",
+    ));
+    assert!(found.iter().any(|problem| problem.contains("max_age: is about users")), "{found:#?}");
 }

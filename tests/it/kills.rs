@@ -114,6 +114,9 @@ impl History {
             user_claim: "sub".into(),
             opaque: true,
             kind: Kind::Generic,
+            acr_values: None,
+            max_age: None,
+            password_grant: false,
         }
     }
 

@@ -43,6 +43,9 @@ pub(crate) fn service() -> Service {
         user_claim: "sub".into(),
         opaque: false,
         kind: Kind::Snowflake,
+        acr_values: None,
+        max_age: None,
+        password_grant: false,
     }
 }
 
