@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::authorization_server::consent::{Authorization, DeviceAuthorization, NotAsked, Redeemed};
 use crate::clock::Timestamp;
-use crate::jwt::{Claims, Expectation, Verified, VerifyError};
+use crate::jwt::{Claims, Expectation, IdExpectation, Identified, Verified, VerifyError};
 use crate::model::{Reference, Scope};
 use crate::secret::Secret;
 
@@ -24,8 +25,12 @@ pub mod signing_key;
 /// The client of one real server.
 pub mod client;
 
+/// A user's consent: how it is asked for, and redeemed.
+pub mod consent;
+
 /// Its metadata document: RFC 8414, OpenID Connect Discovery.
 mod discovery;
+pub use answer::misconfiguration;
 pub use discovery::Endpoints;
 pub(crate) use discovery::is_confidential;
 #[cfg(any(test, fuzzing))]
@@ -49,6 +54,32 @@ pub trait AuthorizationServer: Send + Sync {
 
     /// Asks for a token that speaks for the client itself (RFC 6749 §4.4), under the same rules.
     async fn client_credentials(&self, scope: &Scope, deadline: Duration) -> Reply;
+
+    /// Where a user's browser is sent to consent. Its keys are at hand from then on, so that who comes back need not wait
+    /// for them.
+    async fn authorization(&self) -> Result<Authorization, NotAsked> {
+        Err(NotAsked::NotOffered("an authorization endpoint"))
+    }
+
+    /// Asks for a code that a user may type elsewhere (RFC 8628 §3.1).
+    async fn device_authorization(&self, _scope: &Scope) -> Result<DeviceAuthorization, NotAsked> {
+        Err(NotAsked::NotOffered("device authorization"))
+    }
+
+    /// Redeems a user's consent, once.
+    async fn redeem(&self, _consent: Redeemed<'_>) -> Reply {
+        Exchange::NotSent("nobody connects here".to_owned()).into()
+    }
+
+    /// Verifies an ID token against the server's keys.
+    async fn identify(
+        &self,
+        _token: &Secret,
+        _expected: &Introduced<'_>,
+        _now: Timestamp,
+    ) -> Result<Identified, Unverified> {
+        Err(Unverified::NoKeys("nobody connects here".to_owned()))
+    }
 
     /// Asks the server to forget a refresh token and all that came of it (RFC 7009). Asking again does no harm.
     async fn revoke(&self, refresh_token: &Secret) -> Revocation;
@@ -106,6 +137,32 @@ impl<'a> Expected<'a> {
     }
 }
 
+/// What the caller of `identify` knows of an ID token; the server adds its issuer and client.
+#[derive(Clone, Copy, Debug)]
+pub struct Introduced<'a> {
+    /// What was sent with the browser, where one was.
+    pub nonce: Option<&'a Secret>,
+    /// The access token that it came with.
+    pub access_token: &'a Secret,
+    /// How long ago the user may have signed in.
+    pub max_age: Option<Duration>,
+    /// The classes of signing in that were asked for.
+    pub acr_values: Option<&'a str>,
+}
+
+impl<'a> Introduced<'a> {
+    fn at(&self, issuer: &'a str, client_id: &'a str) -> IdExpectation<'a> {
+        IdExpectation {
+            issuer,
+            client_id,
+            nonce: self.nonce,
+            access_token: self.access_token,
+            max_age: self.max_age,
+            acr_values: self.acr_values,
+        }
+    }
+}
+
 /// How much more the server would take, as of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
@@ -158,6 +215,8 @@ pub struct Tokens {
     pub refresh_token: Option<Secret>,
     /// The scope, if it was named.
     pub scope: Option<Scope>,
+    /// Who has signed in, if that was asked.
+    pub id_token: Option<Secret>,
 }
 
 /// An error response (RFC 6749 §5.2, or Okta's own shape), by who must act.

@@ -13,6 +13,7 @@ use crate::secret::Secret;
 
 mod algorithm;
 mod claims;
+mod id_token;
 
 /// Key sets as the server publishes them.
 pub mod keys;
@@ -20,6 +21,7 @@ pub mod keys;
 pub use algorithm::SigningAlgorithm;
 pub use claims::Claims;
 use claims::{Object, object};
+pub use id_token::{IdExpectation, Identified, identify};
 use keys::{KeySet, NoKey};
 
 /// How far the server's clock may be from ours, in milliseconds.
@@ -88,63 +90,69 @@ impl Verified {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
     /// Not three parts of base64url around JSON objects.
-    #[error(
-        "the access token is not a JWT; if this server issues opaque ones, set access_token = \"opaque\""
-    )]
+    #[error("the token is not a JWT; if this server issues opaque ones, set access_token = \"opaque\"")]
     NotAJwt,
     /// Five parts: encrypted for the resource server (JWE).
     #[error(
-        "the access token is encrypted (JWE) and can't be verified here: turn token encryption off for this \
+        "the token is encrypted (JWE) and can't be verified here: turn token encryption off for this \
          authorization server in Okta, or set access_token = \"opaque\""
     )]
     Encrypted,
     /// Not an algorithm that is configured.
-    #[error("the access token is signed with {0:?}, which is not among the server's signing_algorithms")]
+    #[error("the token is signed with {0:?}, which is not among the server's signing_algorithms")]
     Algorithm(String),
     /// It asks for an extension to be understood.
-    #[error("the access token's header has `crit`, which is not supported")]
+    #[error("the token's header has `crit`, which is not supported")]
     Critical,
     /// It says to be something else.
-    #[error("the access token's header says that it is a {0:?}, which is no access token")]
+    #[error("the token's header says that it is a {0:?}, which is no access token")]
     Type(String),
     /// No `kid`, or one that is not published, or a key that is not good enough.
     #[error(transparent)]
     Key(#[from] NoKey),
     /// The signature is not that key's.
-    #[error("the access token's signature is wrong")]
+    #[error("the token's signature is wrong")]
     Signature,
     /// A claim is missing or of the wrong type.
-    #[error("the access token has no usable `{0}`")]
+    #[error("the token has no usable `{0}`")]
     Claim(String),
     /// `iss` differs.
-    #[error(
-        "the access token is from issuer {0:?}: configure the server's issuer exactly as it names itself"
-    )]
+    #[error("the token is from issuer {0:?}: configure the server's issuer exactly as it names itself")]
     Issuer(String),
     /// `aud` differs.
-    #[error("the access token is for audience {0:?}: it must be the service's `audience`")]
+    #[error("the token is for audience {0:?}: it must be the service's `audience`")]
     Audience(String),
     /// `cid` differs.
-    #[error("the access token was issued to client {0:?}, not to ours")]
+    #[error("the token was issued to client {0:?}, not to ours")]
     Client(String),
     /// `exp` has passed.
-    #[error("the access token had expired when it came: compare this machine's clock with the server's")]
+    #[error("the token had expired when it came: compare this machine's clock with the server's")]
     Expired,
     /// `iat` or `nbf` is to come.
-    #[error("the access token is not valid yet: compare this machine's clock with the server's")]
+    #[error("the token is not valid yet: compare this machine's clock with the server's")]
     NotYetValid,
     /// Not the scopes asked for.
-    #[error(
-        "the access token's scopes are not those asked for (missing: {missing:?}, not asked for: {extra:?})"
-    )]
+    #[error("the token's scopes are not those asked for (missing: {missing:?}, not asked for: {extra:?})")]
     Scope {
         /// Asked for, not there.
         missing: String,
         /// There, not asked for.
         extra: String,
     },
+    /// Not the answer to what we asked.
+    #[error("the ID token does not carry our `nonce`: it was made for another request")]
+    Nonce,
+    /// `at_hash` differs.
+    #[error("the ID token belongs to another access token")]
+    AccessTokenHash,
+    /// `auth_time` is further back than `max_age`.
+    #[error("the user signed in longer ago than the service's max_age")]
+    SignedInTooLongAgo,
+    /// `acr` is not among `acr_values`.
+    #[error("the user signed in by {0:?}, which is not among the service's acr_values")]
+    SignedInTooWeakly(String),
     /// Another user's token: the gravest of all.
-    #[error("the access token speaks for another user")]
+    #[error("the token speaks for another user")]
     User(UserName),
 }
 

@@ -79,6 +79,9 @@ pub mod store;
 /// Believes a token or not.
 pub mod jwt;
 
+/// Users' consents.
+pub mod consent;
+
 /// What administrators may ask.
 pub mod admin;
 

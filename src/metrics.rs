@@ -103,6 +103,8 @@ metrics! {
         "Open connections";
     requests_refused: IntCounterVec = "bursar_requests_refused_total" ["reason"] PLAIN
         "Connections and requests refused because a limit was reached or they were malformed";
+    connects: IntCounterVec = "bursar_connects_total" ["service", "result"] PLAIN
+        "Users' consents, by what came of them";
     reloads: IntCounterVec = "bursar_reloads_total" ["result"] PLAIN
         "Configurations read again, by result";
     audit_events: IntCounterVec = "bursar_audit_events_total" ["result"] PLAIN

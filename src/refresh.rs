@@ -34,6 +34,7 @@ use crate::store::{Store, StoreError};
 use crate::tasks::Tasks;
 
 mod admission;
+mod adopt;
 mod ahead;
 mod audited;
 mod budget;

@@ -191,6 +191,10 @@ impl From<VerifyError> for Unbelieved {
             | VerifyError::Expired
             | VerifyError::NotYetValid
             | VerifyError::Scope { .. }
+            | VerifyError::Nonce
+            | VerifyError::AccessTokenHash
+            | VerifyError::SignedInTooLongAgo
+            | VerifyError::SignedInTooWeakly(_)
             | VerifyError::User(_) => Self::Malformed,
         }
     }

@@ -174,6 +174,7 @@ impl Okta {
             expires_in: Duration::from_millis(LIFE),
             refresh_token: Some(refresh_token(user, generation)),
             scope: None,
+            id_token: None,
         }))
     }
 }

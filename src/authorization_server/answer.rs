@@ -33,7 +33,11 @@ pub(crate) fn sort(answer: &Answer) -> Exchange {
             Exchange::Refused(Refusal::RateLimited { retry_after: window(&answer.headers) })
         }
         status if status.is_client_error() => match error_code(&answer.body) {
-            Some(code) => Exchange::Refused(refusal(&code)),
+            Some(code) if code == "invalid_grant" => Exchange::Refused(Refusal::InvalidGrant),
+            Some(code) => {
+                let said = description(&answer.body);
+                Exchange::Refused(Refusal::Configuration(misconfiguration(&code, &said)))
+            }
             None => Exchange::InDoubt(format!("{status} without an OAuth error: a proxy's page?")),
         },
         status => Exchange::InDoubt(format!("{status}")),
@@ -64,9 +68,24 @@ pub(super) fn reference(answer: &Answer) -> Reference {
     Reference { okta_request_id: header.and_then(sane), error_id: error_id.and_then(sane) }
 }
 
-fn refusal(code: &str) -> Refusal {
+/// The server's sentence, to look into; it is not repeated.
+pub(super) fn description(body: &[u8]) -> String {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let said = body.get("error_description").or_else(|| body.get("errorSummary")).and_then(Value::as_str);
+    said.unwrap_or_default().to_owned()
+}
+
+/// What an error code means for whoever has to mend it, with what else was said (facts A6).
+#[must_use]
+pub fn misconfiguration(code: &str, description: &str) -> Misconfiguration {
     let hint = match code {
-        "invalid_grant" => return Refusal::InvalidGrant,
+        "access_denied" if description.contains("not assigned") => {
+            "the user is not assigned to the app integration: see its Assignments tab in Okta"
+        }
+        "access_denied" if description.contains("Policy evaluation") => {
+            "no access policy rule matches this client, user, grant type and these scopes: see Security > API > the \
+             authorization server > Access Policies in Okta"
+        }
         "invalid_client" => {
             "the authorization server does not accept the client: compare client_id and client secret with the app \
              integration's General tab in Okta"
@@ -89,7 +108,7 @@ fn refusal(code: &str) -> Refusal {
         }
         _ => "see the authorization server's system log for the reason",
     };
-    Refusal::Configuration(Misconfiguration { error: code.to_owned(), hint })
+    Misconfiguration { error: code.to_owned(), hint }
 }
 
 fn tokens(body: &[u8]) -> Option<Tokens> {
@@ -100,6 +119,7 @@ fn tokens(body: &[u8]) -> Option<Tokens> {
         expires_in: Option<Value>,
         refresh_token: Option<String>,
         scope: Option<String>,
+        id_token: Option<String>,
     }
     // RFC 6749 §5.1: an object. A list would be taken by the order of the members.
     if !body.trim_ascii_start().starts_with(b"{") {
@@ -122,6 +142,7 @@ fn tokens(body: &[u8]) -> Option<Tokens> {
         expires_in: expires_in.min(LONGEST_LIFE),
         refresh_token: response.refresh_token.filter(|token| !token.is_empty()).map(Secret::new),
         scope: response.scope.map(|scope| Scope::from_wire(&scope)),
+        id_token: response.id_token.filter(|token| !token.is_empty()).map(Secret::new),
     })
 }
 

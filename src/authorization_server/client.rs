@@ -14,21 +14,23 @@ use url::form_urlencoded::Serializer;
 use zeroize::Zeroizing;
 
 use crate::authorization_server::client_authentication::ClientAuthentication;
+use crate::authorization_server::consent::{Authorization, DeviceAuthorization, NotAsked, Redeemed};
 use crate::authorization_server::discovery::Endpoints;
 use crate::authorization_server::http::{Answer, HttpClient, SendError};
 use crate::authorization_server::keys::{Keys, Want};
 use crate::authorization_server::{
-    AuthorizationServer, Exchange, Expected, Introspection, RateLimit, Refusal, Reply, Revocation,
-    Unverified, answer,
+    AuthorizationServer, Exchange, Expected, Introduced, Introspection, RateLimit, Refusal, Reply,
+    Revocation, Unverified, answer,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::entropy::Entropy;
-use crate::jwt::keys::NoKey;
-use crate::jwt::{self, Claims, SigningAlgorithm, Verified, VerifyError};
+use crate::jwt::keys::{KeySet, NoKey};
+use crate::jwt::{self, Claims, Identified, SigningAlgorithm, Verified, VerifyError};
 use crate::metrics::Metrics;
 use crate::model::Scope;
 use crate::secret::Secret;
 
+mod consents;
 mod documents;
 
 use documents::Looked;
@@ -130,6 +132,16 @@ impl Client {
         Ok(answer)
     }
 
+    /// A refresh, or what is like one, and what the metrics say of it.
+    async fn refreshed(&self, form: &[(&str, &str)], secret: Option<&Secret>, deadline: Duration) -> Reply {
+        let started = self.clock.now();
+        let reply = self.ask_for_tokens(form, secret, deadline).await;
+        let (name, took) = (self.config.name.as_str(), self.clock.now().since(&started).unwrap_or_default());
+        self.metrics.refresh_duration.with_label_values(&[name]).observe(took.as_secs_f64());
+        self.metrics.refreshes.with_label_values(&[name, word(&reply.exchange)]).inc();
+        reply
+    }
+
     /// One request to the token endpoint. `secret` is what must not be repeated in the log.
     async fn ask_for_tokens(
         &self,
@@ -144,13 +156,11 @@ impl Client {
             Ok(Ok(endpoints)) => endpoints,
             result => {
                 self.metrics.authorization_server_up.with_label_values(&[name]).set(0);
-                self.metrics.refreshes.with_label_values(&[name, "not_sent"]).inc();
                 let why = result.map(Result::err).ok().flatten();
                 return Exchange::NotSent(why.unwrap_or_else(|| "discovery took too long".to_owned())).into();
             }
         };
         let deadline = deadline.saturating_sub(asked.elapsed());
-        let started = self.clock.now();
         let reply: Reply = match self.post(&endpoints.token_endpoint, form, deadline).await {
             Ok(answer) => {
                 self.note(&answer, secret, true);
@@ -159,9 +169,6 @@ impl Client {
             Err(SendError::NotSent(why)) => Exchange::NotSent(why).into(),
             Err(SendError::InDoubt(why)) => Exchange::InDoubt(why).into(),
         };
-        let took = self.clock.now().since(&started).unwrap_or_default();
-        self.metrics.refresh_duration.with_label_values(&[name]).observe(took.as_secs_f64());
-        self.metrics.refreshes.with_label_values(&[name, word(&reply.exchange)]).inc();
         let up = matches!(reply.exchange, Exchange::Answered(_) | Exchange::Refused(_));
         self.metrics.authorization_server_up.with_label_values(&[name]).set(i64::from(up));
         reply
@@ -219,6 +226,29 @@ impl Client {
     }
 }
 
+impl Client {
+    /// What comes of looking at a token that the server has just sent, with its keys; newer ones are fetched for a key that
+    /// is not among them.
+    async fn judged<T: Send>(
+        &self,
+        judge: impl Fn(&KeySet) -> Result<T, VerifyError> + Send + Sync,
+    ) -> Result<Result<T, VerifyError>, Unverified> {
+        let keys = self.keys_for(Want::Usual).await.map_err(Unverified::NoKeys)?;
+        let result = judge(&keys);
+        if !matches!(result, Err(VerifyError::Key(NoKey::Unknown))) {
+            return Ok(result);
+        }
+        let newer = self.keys_for(Want::Unknown).await.map_err(Unverified::NoKeys)?;
+        if Arc::ptr_eq(&keys, &newer) {
+            // Not asked again, or in vain: a key of theirs may well be newer than what we have.
+            return Err(Unverified::NoKeys(
+                "the token's key is not among those that were fetched last".to_owned(),
+            ));
+        }
+        Ok(judge(&newer))
+    }
+}
+
 #[async_trait]
 impl AuthorizationServer for Client {
     async fn refresh(&self, refresh_token: &Secret, scope: &Scope, deadline: Duration) -> Reply {
@@ -228,7 +258,7 @@ impl AuthorizationServer for Client {
             ("refresh_token", refresh_token.expose()),
             ("scope", scope.as_str()),
         ];
-        self.ask_for_tokens(&form, Some(refresh_token), deadline).await
+        self.refreshed(&form, Some(refresh_token), deadline).await
     }
 
     async fn client_credentials(&self, scope: &Scope, deadline: Duration) -> Reply {
@@ -236,7 +266,30 @@ impl AuthorizationServer for Client {
         let form = [("grant_type", "client_credentials"), ("scope", scope.as_str())];
         // None: the server's default (RFC 6749 §3.3); an empty one would be malformed.
         let form = if scope.is_empty() { &form[..1] } else { &form[..] };
-        self.ask_for_tokens(form, None, deadline).await
+        self.refreshed(form, None, deadline).await
+    }
+
+    async fn authorization(&self) -> Result<Authorization, NotAsked> {
+        self.where_to_consent().await
+    }
+
+    async fn device_authorization(&self, scope: &Scope) -> Result<DeviceAuthorization, NotAsked> {
+        self.ask_for_a_device_code(scope).await
+    }
+
+    async fn redeem(&self, consent: Redeemed<'_>) -> Reply {
+        self.redeem_once(consent).await
+    }
+
+    async fn identify(
+        &self,
+        token: &Secret,
+        expected: &Introduced<'_>,
+        now: Timestamp,
+    ) -> Result<Identified, Unverified> {
+        let expectation = expected.at(&self.config.issuer, self.authentication.client_id());
+        let result = self.judged(|keys| jwt::identify(token, keys, &expectation, now)).await?;
+        result.map_err(Unverified::Invalid)
     }
 
     async fn revoke(&self, refresh_token: &Secret) -> Revocation {
@@ -281,18 +334,7 @@ impl AuthorizationServer for Client {
         now: Timestamp,
     ) -> Result<Verified, Unverified> {
         let expectation = expected.at(&self.config.issuer, self.authentication.client_id());
-        let keys = self.keys_for(Want::Usual).await.map_err(Unverified::NoKeys)?;
-        let mut result = jwt::verify(token, &keys, &expectation, now);
-        if matches!(result, Err(VerifyError::Key(NoKey::Unknown))) {
-            let newer = self.keys_for(Want::Unknown).await.map_err(Unverified::NoKeys)?;
-            if Arc::ptr_eq(&keys, &newer) {
-                // Not asked again, or in vain: a key of theirs may well be newer than what we have.
-                return Err(Unverified::NoKeys(
-                    "the token's key is not among those that were fetched last".to_owned(),
-                ));
-            }
-            result = jwt::verify(token, &newer, &expectation, now);
-        }
+        let result = self.judged(|keys| jwt::verify(token, keys, &expectation, now)).await?;
         let word = if result.is_ok() { "ok" } else { "invalid" };
         self.metrics.jwt_verifications.with_label_values(&[self.config.name.as_str(), word]).inc();
         result.map_err(Unverified::Invalid)

@@ -72,6 +72,11 @@ impl ClientAuthentication {
         &self.client_id
     }
 
+    /// Whether what proves who we are puts our id into the form.
+    pub(crate) fn names_itself(&self) -> bool {
+        !matches!(&**self.lock(), Method::SecretBasic(_))
+    }
+
     /// What to put into a request to `endpoint`. `None` where the key does not sign, or the secret has no form that a
     /// header takes.
     pub(crate) fn prove(&self, endpoint: &Url, now: Timestamp, entropy: &dyn Entropy) -> Option<Proof> {

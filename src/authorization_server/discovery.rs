@@ -18,6 +18,11 @@ pub struct Endpoints {
     pub introspection_endpoint: Option<Url>,
     /// RFC 7009.
     pub revocation_endpoint: Option<Url>,
+    /// RFC 8628.
+    pub device_authorization_endpoint: Option<Url>,
+    /// Whether it names itself when it sends a browser back (RFC 9207 §3).
+    #[serde(default)]
+    pub authorization_response_iss_parameter_supported: bool,
 }
 
 impl Endpoints {
@@ -28,6 +33,7 @@ impl Endpoints {
             ("authorization_endpoint", &self.authorization_endpoint),
             ("introspection_endpoint", &self.introspection_endpoint),
             ("revocation_endpoint", &self.revocation_endpoint),
+            ("device_authorization_endpoint", &self.device_authorization_endpoint),
         ];
         let optional = optional.into_iter().filter_map(|(name, url)| Some((name, url.as_ref()?)));
         std::iter::once(("token_endpoint", &self.token_endpoint)).chain(optional)

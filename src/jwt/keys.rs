@@ -33,13 +33,13 @@ struct Key {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoKey {
     /// The token does not say which.
-    #[error("the access token names no key (`kid`)")]
+    #[error("the token names no key (`kid`)")]
     Unnamed,
     /// The set has no such key; a newer one may.
-    #[error("the access token is signed with a key that the authorization server does not publish")]
+    #[error("the token is signed with a key that the authorization server does not publish")]
     Unknown,
     /// The set has it, but it must not be used.
-    #[error("the access token is signed with a key that is not acceptable: {0}")]
+    #[error("the token is signed with a key that is not acceptable: {0}")]
     Unacceptable(&'static str),
 }
 

@@ -51,6 +51,13 @@ impl Scope {
         self
     }
 
+    /// This set and that one.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        self.0.extend(other.0.iter().cloned());
+        self
+    }
+
     /// Without what is only about the login: what the access token may do.
     #[must_use]
     pub fn of_the_token(&self) -> Self {

@@ -207,6 +207,8 @@ fn endpoints(section: &Section<'_>) -> Option<Endpoints> {
         authorization_endpoint,
         introspection_endpoint,
         revocation_endpoint,
+        device_authorization_endpoint: None,
+        authorization_response_iss_parameter_supported: false,
     })
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Each module, and the modules that it may name.
-const MAY_NAME: [(&str, &[&str]); 32] = [
+const MAY_NAME: [(&str, &[&str]); 33] = [
     // The ground: nouns, facts and handles that know nothing above them.
     ("clock", &[]),
     ("entropy", &[]),
@@ -76,6 +76,10 @@ const MAY_NAME: [(&str, &[&str]); 32] = [
             "audit", "broker", "caller", "clock", "entropy", "jwt", "metrics", "model", "policy", "runs",
             "secret", "server", "store", "tasks",
         ],
+    ),
+    (
+        "consent",
+        &["authorization_server", "clock", "entropy", "jwt", "metrics", "model", "refresh", "secret"],
     ),
     (
         "admin",

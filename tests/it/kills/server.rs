@@ -158,6 +158,7 @@ impl Okta {
             expires_in: TOKEN_LIFETIME,
             refresh_token: Some(Secret::new(newest)),
             scope: None,
+            id_token: None,
         }))
     }
 
