@@ -17,7 +17,7 @@ use crate::broker::Broker;
 use crate::caller::Caller;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::model::{RequestId, RequestIds};
+use crate::model::{Failure, LoginUrl, RequestId, RequestIds, TokenKey};
 use crate::policy::{Policy, Shown};
 use crate::runs::ended::EndedRuns;
 use crate::runs::{self, Bearer, Passes};
@@ -112,6 +112,21 @@ pub struct Terms {
     pub passes: Passes,
     /// Requests of one uid that wait at the same time.
     pub waiting_requests: usize,
+    /// Where users connect, if there is a page.
+    pub connect: Option<LoginUrl>,
+}
+
+impl Terms {
+    /// A failure as it is answered: with the place where the user connects, if that would help.
+    #[must_use]
+    pub fn problem(&self, failure: Failure, key: &TokenKey) -> Problem {
+        let helps = matches!(failure, Failure::LoginRequired { .. });
+        let problem = Problem::from(failure);
+        match self.connect.as_ref().filter(|_| helps) {
+            Some(page) => problem.with("login_url", page.of(&key.grant.service, key.role.as_ref())),
+            None => problem,
+        }
+    }
 }
 
 /// What each uid does at the moment, as far as that has bounds.

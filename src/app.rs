@@ -21,7 +21,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::hardening::Reach;
 use crate::metrics::Metrics;
-use crate::model::RequestIds;
+use crate::model::{LoginUrl, RequestIds};
 use crate::policy::Policy;
 use crate::ready::{Latch, Ready};
 use crate::refresh::setup::Setup;
@@ -333,6 +333,7 @@ fn terms(
         requests_per_second: settings.per_uid.requests_per_second,
         event_streams: settings.per_uid.event_streams,
         waiting_requests: settings.per_uid.waiting_requests,
+        connect: settings.connect.as_ref().map(|connect| LoginUrl::at(connect.public_url.clone())),
         passes: Passes::new(passes.transpose()?, Arc::clone(ended), clock()),
     })
 }

@@ -5,6 +5,7 @@ mod excerpt;
 mod failure;
 mod grant;
 mod ids;
+mod login_url;
 mod scope;
 mod service;
 mod token;
@@ -16,6 +17,7 @@ pub use grant::{EndReason, Expiry, Grant, GrantState, Rotation, SameOrNew};
 pub use ids::{
     GrantId, GrantKey, RequestId, RequestIds, RoleName, RunId, ServiceName, TokenKey, TokenMark, UserName,
 };
+pub use login_url::LoginUrl;
 pub use scope::{Scope, ScopeError};
 pub use service::{Kind, Service, SpeaksFor};
 pub use token::{Freshness, Issued, Life};

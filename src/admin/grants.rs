@@ -83,7 +83,9 @@ pub(super) async fn refresh(
     if service.scope(role.as_ref()).is_none() {
         return Err(Denied::UnknownRole.into());
     }
-    admin.engine.refresh(&TokenKey { grant: key.clone(), role }).await?;
+    let token_key = TokenKey { grant: key.clone(), role };
+    let refreshed = admin.engine.refresh(&token_key).await;
+    refreshed.map_err(|failure| admin.api.terms.load().problem(failure, &token_key))?;
     let grant = admin.store.grant(&GrantId::current(key)).await?;
     let grant = grant.ok_or_else(|| Problem::not_found("no such grant"))?;
     Ok(answer::json(StatusCode::OK, &describe(&grant)))

@@ -154,7 +154,7 @@ impl Stream {
                     }
                     Err(failure @ Failure::LoginRequired { .. }) => {
                         look = false;
-                        let problem = Problem::from(failure.clone()).json(&self.id);
+                        let problem = terms.problem(failure.clone(), key).json(&self.id);
                         (Said::LoginRequired(failure), event("login_required", problem.as_bytes()))
                     }
                     // Nothing to be said yet; looked at again with the next beat.

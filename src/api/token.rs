@@ -45,7 +45,8 @@ pub(super) async fn vend(
         let endings = api.broker.endings();
         let room = || api.room_to_wait(caller, &terms);
         let vended = api.broker.vend(&permit, &wanted, patience, room).await;
-        let (held, now) = vended.map_err(|failure| Problem::from(failure).in_run(permit.run()))?;
+        let (held, now) =
+            vended.map_err(|failure| terms.problem(failure, permit.key()).in_run(permit.run()))?;
         // The run may have ended while its token was waited for.
         terms.passes.still_shown(&shown).map_err(Denied::BadPass)?;
         let (key, token) = (permit.key(), &held.token);

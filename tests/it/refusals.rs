@@ -373,3 +373,24 @@ async fn a_store_that_can_not_be_read_is_the_operators_to_mend() {
     assert_eq!(sidecar.token("snowflake", BOB, None).await.json()["reason"], "never_connected");
     world.finish(sidecar).await;
 }
+
+#[tokio::test]
+async fn who_must_connect_hears_where() {
+    let world = World::start().await;
+    world.configure(
+        "[log]",
+        "[connect]\npublic_url = \"https://bursar.example.com\"\nlisten = \"127.0.0.1:0\"\n\n[log]",
+    );
+    let sidecar = world.sidecar().await;
+    let url = |reply: &crate::support::sidecar::Reply| reply.json()["login_url"].clone();
+    let reply = sidecar.token("snowflake", BOB, None).await;
+    assert_eq!(url(&reply), "https://bursar.example.com/?service=snowflake");
+    let reply = sidecar.token("snowflake", BOB, Some("ANALYST")).await;
+    assert_eq!(url(&reply), "https://bursar.example.com/?service=snowflake&role=ANALYST");
+    assert_eq!(
+        url(&sidecar.refresh("snowflake", BOB, None).await),
+        url(&sidecar.token("snowflake", BOB, None).await)
+    );
+    assert!(sidecar.token("snowflake", BOB, Some("NOSUCH")).await.json().get("login_url").is_none());
+    world.finish(sidecar).await;
+}
