@@ -19,6 +19,7 @@ mod key;
 mod manual;
 mod run;
 mod serve;
+mod setup;
 mod status;
 mod terminal;
 mod token;
@@ -85,6 +86,7 @@ pub fn run() -> ExitCode {
             Command::Grant(command) => grant::grant(command).await.into(),
             Command::Run(command) => run::run(command).await.into(),
             Command::Status { json, socket } => status::status(&socket.admin_socket, json).await.into(),
+            Command::Setup(command) => setup::setup(&command).into(),
             Command::Key(KeyCommand::Generate) => key::generate().into(),
             Command::Audit(AuditCommand::Verify(args)) => audit::verify(&args).into(),
             Command::Key(KeyCommand::Rotate { json, socket }) => {

@@ -174,6 +174,8 @@ pub struct Problem {
     pub key: String,
     /// What is wrong, and what is allowed.
     pub message: String,
+    /// Whether the text is fine and this machine lacks what it names: a file that can be read, a user, a variable.
+    pub of_this_machine: bool,
 }
 
 impl fmt::Display for Problem {
@@ -196,10 +198,25 @@ impl Settings {
     pub fn load(path: &Path) -> Result<Self, Vec<Problem>> {
         match guarded::read(path, Holds::Decisions) {
             Ok(text) => Self::parse(&text).map(|settings| Self { path: Some(path.to_owned()), ..settings }),
-            Err(error) => {
-                let message = format!("{error}; another file is named by --config or BURSAR_CONFIG");
-                Err(vec![Problem { line: 0, key: String::new(), message }])
+            Err(error) => Err(unreadable(&error)),
+        }
+    }
+
+    /// Reads a file on a machine that need not be the one it is written for, to look at it and never to serve by it: what
+    /// this machine lacks is told beside the settings, which have nothing in its place.
+    ///
+    /// # Errors
+    /// Every problem with it, if one is the text's own.
+    pub fn load_anywhere(path: &Path) -> Result<(Self, Vec<Problem>), Vec<Problem>> {
+        let text = guarded::read(path, Holds::Decisions).map_err(|error| unreadable(&error))?;
+        let problems = Problems::new(&text);
+        let settings = Self::read(&problems);
+        let found = problems.found();
+        match settings {
+            Some(settings) if found.iter().all(|problem| problem.of_this_machine) => {
+                Ok((Self { path: Some(path.to_owned()), files: problems.files(), ..settings }, found))
             }
+            _ => Err(found),
         }
     }
 
@@ -296,6 +313,11 @@ impl Settings {
     }
 }
 
+fn unreadable(error: &std::io::Error) -> Vec<Problem> {
+    let message = format!("{error}; another file is named by --config or BURSAR_CONFIG");
+    vec![Problem { line: 0, key: String::new(), message, of_this_machine: false }]
+}
+
 fn read_socket(section: &Section<'_>, path: &str, mode: u32) -> socket::Config {
     let path = section.path("path", Some(path));
     if path.as_os_str().len() > socket::LONGEST_PATH {
@@ -334,7 +356,7 @@ fn read_keys(section: &Section<'_>) -> KeyFiles {
     let newest = section.file("key_file", Some("/etc/bursar/store.key"));
     let files = KeyFiles { newest, old: section.files("old_key_files") };
     for bad in Keyring::from_files(&files).err().into_iter().flatten() {
-        section.problem(if bad.old { "old_key_files" } else { "key_file" }, bad.why);
+        section.lacking(if bad.old { "old_key_files" } else { "key_file" }, bad.why);
     }
     files
 }
@@ -376,7 +398,7 @@ fn read_log(section: &Section<'_>) -> Log {
 fn read_audit(section: &Section<'_>) -> Option<audit::Config> {
     let key_file = section.has("key_file").then(|| section.file("key_file", None));
     if let Some(Err(error)) = key_file.as_deref().map(audit::chain::Key::from_file) {
-        section.problem("key_file", error);
+        section.lacking("key_file", error);
     }
     if !section.has("file") && ["key_file", "vends", "on_failure"].iter().any(|key| section.has(key)) {
         section.missing(

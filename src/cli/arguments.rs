@@ -50,6 +50,9 @@ pub(super) enum Command {
         #[command(flatten)]
         socket: AdminSocket,
     },
+    /// Print what to enter in Okta, Snowflake or Databricks, with this configuration's own values
+    #[command(subcommand, after_help = "Example:\n  bursar setup okta --config bursar.toml")]
+    Setup(SetupCommand),
     /// Make the key that seals the store, and put another in its place
     #[command(
         subcommand,
@@ -251,6 +254,37 @@ pub(super) enum RunCommand {
         id: String,
         #[command(flatten)]
         socket: AdminSocket,
+    },
+}
+
+#[derive(Subcommand)]
+pub(super) enum SetupCommand {
+    /// App integration, authorization servers, scopes and policies, in the order of Okta's Admin Console
+    #[command(after_help = "Example:\n  bursar setup okta --server production")]
+    Okta {
+        /// This authorization server only
+        #[arg(long, value_name = "NAME")]
+        server: Option<String>,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// The security integration, and how to check it
+    #[command(after_help = "Example:\n  bursar setup snowflake --service snowflake")]
+    Snowflake {
+        /// The service, of kind snowflake
+        #[arg(long)]
+        service: String,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// The federation policy, and how to check it
+    #[command(after_help = "Example:\n  bursar setup databricks --service databricks")]
+    Databricks {
+        /// The service, of kind databricks
+        #[arg(long)]
+        service: String,
+        #[command(flatten)]
+        config: ConfigFile,
     },
 }
 

@@ -124,14 +124,14 @@ fn user(section: &Section<'_>, name: &str) -> Option<u32> {
     match User::from_name(name) {
         Ok(Some(user)) => Some(user.uid.as_raw()),
         Ok(None) => {
-            section.problem(
+            section.lacking(
                 "user",
                 format!("there is no user {name:?} here; where names can't be looked up, use uid"),
             );
             None
         }
         Err(error) => {
-            section.problem("user", format!("{name:?} can't be looked up: {error}"));
+            section.lacking("user", format!("{name:?} can't be looked up: {error}"));
             None
         }
     }
@@ -143,11 +143,11 @@ pub(super) fn group(section: &Section<'_>, key: &str, name: &str) -> Option<u32>
         // A number, where names can't be looked up.
         Ok(None) if name.parse::<u32>().is_ok_and(|gid| gid != u32::MAX) => name.parse().ok(),
         Ok(None) => {
-            section.problem(key, format!("there is no group {name:?} here"));
+            section.lacking(key, format!("there is no group {name:?} here"));
             None
         }
         Err(error) => {
-            section.problem(key, format!("{name:?} can't be looked up: {error}"));
+            section.lacking(key, format!("{name:?} can't be looked up: {error}"));
             None
         }
     }

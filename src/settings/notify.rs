@@ -47,12 +47,12 @@ pub(super) fn read(root: &Section<'_>) -> Notify {
     let secret_file = section.has("secret_file").then(|| section.file("secret_file", None));
     match secret_file.as_deref().map(read_secret_file) {
         Some(Ok(secret)) if secret.expose().len() < SHORTEST_SECRET => {
-            section.problem(
+            section.lacking(
                 "secret_file",
                 format!("holds less than {SHORTEST_SECRET} characters: make one with `bursar key generate`"),
             );
         }
-        Some(Err(error)) => section.problem("secret_file", error),
+        Some(Err(error)) => section.lacking("secret_file", error),
         Some(Ok(_)) | None => {}
     }
     if section.has("url") && secret_file.is_none() {

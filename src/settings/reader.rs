@@ -33,7 +33,8 @@ impl<'t> Problems<'t> {
         match DeTable::parse(self.text) {
             Ok(document) => Some(document),
             Err(error) => {
-                self.add(error.span().map(|span| span.start), "", format!("not TOML: {}", error.message()));
+                let at = error.span().map(|span| span.start);
+                self.add(at, "", format!("not TOML: {}", error.message()), false);
                 None
             }
         }
@@ -51,10 +52,11 @@ impl<'t> Problems<'t> {
         self.files.borrow().clone()
     }
 
-    fn add(&self, at: Option<usize>, key: &str, message: impl Into<String>) {
+    fn add(&self, at: Option<usize>, key: &str, message: impl Into<String>, of_this_machine: bool) {
         let before = at.and_then(|at| self.text.get(..at));
         let line = before.map_or(0, |before| before.matches('\n').count() + 1);
-        self.found.borrow_mut().push(Problem { line, key: key.to_owned(), message: message.into() });
+        let (key, message) = (key.to_owned(), message.into());
+        self.found.borrow_mut().push(Problem { line, key, message, of_this_machine });
     }
 }
 
@@ -121,7 +123,7 @@ impl<'a> Section<'a> {
             let at = Some(element.span().start);
             let table = element.get_ref().as_table();
             if table.is_none() {
-                self.problems.add(at, &name, format!("must be a section, [[{}]]", self.full(key)));
+                self.problems.add(at, &name, format!("must be a section, [[{}]]", self.full(key)), false);
             }
             Self::new(name, at, table, self.problems)
         };
@@ -286,13 +288,17 @@ impl<'a> Section<'a> {
 
     /// Something is wrong with a key's value.
     pub(super) fn problem(&self, key: &str, message: impl Into<String>) {
-        let at = self.entry(key).map(|(at, _)| at).or(self.at);
-        self.problems.add(at, &self.full(key), message);
+        self.report(key, message, false);
+    }
+
+    /// A key's value is fine, and this machine lacks what it names.
+    pub(super) fn lacking(&self, key: &str, message: impl Into<String>) {
+        self.report(key, message, true);
     }
 
     /// A key should be there and is not.
     pub(super) fn missing(&self, key: &str, message: impl Into<String>) {
-        self.problems.add(self.at, &self.full(key), message);
+        self.problems.add(self.at, &self.full(key), message, false);
     }
 
     /// Everything that this version knows has been asked for: what is left is unknown.
@@ -309,9 +315,14 @@ impl<'a> Section<'a> {
                     }
                     _ => format!("unknown key; known here: {}", allowed.join(", ")),
                 };
-                self.problems.add(Some(key.span().start), &self.full(name), message);
+                self.problems.add(Some(key.span().start), &self.full(name), message, false);
             }
         }
+    }
+
+    fn report(&self, key: &str, message: impl Into<String>, of_this_machine: bool) {
+        let at = self.entry(key).map(|(at, _)| at).or(self.at);
+        self.problems.add(at, &self.full(key), message, of_this_machine);
     }
 
     fn value(&self, key: &str) -> Option<&'a Spanned<DeValue<'a>>> {

@@ -60,7 +60,7 @@ pub(super) fn read(root: &Section<'_>) -> Option<RunPasses> {
 fn file(section: &Section<'_>) -> KeySource {
     let path = section.public_file("jwks_file");
     if let Err(problem) = keys::read(&path) {
-        section.problem("jwks_file", problem);
+        section.lacking("jwks_file", problem);
     }
     KeySource::File(path)
 }

@@ -54,7 +54,7 @@ fn server(section: &Section<'_>, lease: Duration) -> Server {
     }
     let ca_file = section.has("ca_file").then(|| section.public_file("ca_file"));
     if let Some(Err(error)) = ca_file.as_deref().map(|path| guarded::look(path, Holds::Decisions)) {
-        section.problem("ca_file", error.to_string());
+        section.lacking("ca_file", error.to_string());
     }
     let requests_per_minute = section.number("requests_per_minute", 600, 1..=1_000_000);
     let liveness = section.duration_or_never("liveness", None);
@@ -88,7 +88,7 @@ pub(super) fn proxies(root: &Section<'_>) -> Proxies {
     };
     let proxies = Proxies::new(&read("HTTPS_PROXY"), &read("NO_PROXY"));
     proxies.unwrap_or_else(|why| {
-        root.missing("", format!("the environment's HTTPS_PROXY {why}"));
+        root.lacking("", format!("the environment's HTTPS_PROXY {why}"));
         Proxies::none()
     })
 }
@@ -162,8 +162,8 @@ fn client_authentication(section: &Section<'_>) -> (Method, Option<PathBuf>) {
             match SigningKey::from_file(&path, key_id) {
                 Ok(signing_key) => (Method::PrivateKeyJwt(signing_key), Some(path)),
                 Err(error) => {
-                    section.problem(key, error);
-                    (Method::None, None)
+                    section.lacking(key, error);
+                    (Method::None, Some(path))
                 }
             }
         }
@@ -240,7 +240,7 @@ fn client_secret(section: &Section<'_>) -> (Secret, Option<PathBuf>) {
             match read_secret_file(&path) {
                 Ok(secret) => (secret, Some(path)),
                 Err(error) => {
-                    section.problem("client_secret_file", error);
+                    section.lacking("client_secret_file", error);
                     (nothing, None)
                 }
             }
@@ -249,7 +249,7 @@ fn client_secret(section: &Section<'_>) -> (Secret, Option<PathBuf>) {
             #[expect(clippy::disallowed_methods, reason = "the configuration names this variable")]
             let value = std::env::var(&name).ok().filter(|value| !value.is_empty());
             if value.is_none() {
-                section.problem("client_secret_env", format!("the environment has no {name}"));
+                section.lacking("client_secret_env", format!("the environment has no {name}"));
             }
             (value.map_or(nothing, Secret::new), None)
         }

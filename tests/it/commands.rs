@@ -115,6 +115,62 @@ fn what_can_be_printed_is_printed() {
     assert!(said.contains("--user") && said.contains("--refresh-token-file"), "{said}");
 }
 
+/// An administrator's own machine has the file, and nothing that it names.
+#[test]
+fn what_to_enter_elsewhere_is_printed_on_any_machine_and_never_with_a_secret() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let secret = "sentinel-of-the-client-secret";
+    bursar::dev::write_private(path("secret").as_ref(), secret).unwrap();
+    let example = include_str!("../../deploy/bursar.example.toml")
+        .replace("/etc/bursar/okta-client-secret", &path("secret"))
+        .replace("# public_url", "[connect]\npublic_url");
+    bursar::dev::write_private(path("bursar.toml").as_ref(), &example).unwrap();
+    let setup = |arguments: &[&str]| {
+        let config = path("bursar.toml");
+        run(&[&["setup"], arguments, &["--config", &config]].concat())
+    };
+    let (code, okta, warnings) = setup(&["okta"]);
+    assert_eq!(code, Some(0), "{warnings}");
+    for expected in [
+        "1. The app integration with client id 0oa1abcd, at company.okta.com\n",
+        " https://bursar.example.com/callback/production\n",
+        "\n    session:role:ANALYST\n    session:role:PUBLIC\n",
+        "Add Rule, for the client itself:\n",
+    ] {
+        assert!(okta.contains(expected), "{expected:?} in {okta}");
+    }
+    for lacking in
+        ["store.key_file: ", "callers[1].user: there is no user \"airflow\"", "warning: what is printed"]
+    {
+        assert!(warnings.contains(lacking), "{lacking:?} in {warnings}");
+    }
+    assert!(!okta.contains(secret) && !warnings.contains(secret), "{okta} {warnings}");
+    let (code, statement, _) = setup(&["snowflake", "--service", "snowflake"]);
+    assert_eq!(code, Some(0));
+    assert!(statement.contains("\n    create security integration bursar_production\n"), "{statement}");
+    for (arguments, expected) in [
+        (
+            ["databricks", "--service", "snowflake"],
+            "services.snowflake.kind is \"snowflake\", not \"databricks\"",
+        ),
+        (
+            ["snowflake", "--service", "nosuch"],
+            "there is no [services.nosuch]; there is reporting, snowflake",
+        ),
+        (["okta", "--server", "nosuch"], "there is no [authorization_servers.nosuch]; there is production"),
+    ] {
+        let (code, printed, said) = setup(&arguments);
+        assert_eq!((code, printed.as_str()), (Some(64), ""), "{arguments:?}");
+        assert!(said.contains(expected), "{expected:?} in {said}");
+    }
+    bursar::dev::write_private(path("bursar.toml").as_ref(), &example.replace("audience =", "audiense ="))
+        .unwrap();
+    let (code, printed, said) = setup(&["okta"]);
+    assert_eq!((code, printed.as_str()), (Some(64), ""));
+    assert!(said.contains("audiense: unknown key"), "{said}");
+}
+
 #[tokio::test]
 async fn checking_a_configuration_says_what_each_rule_allows() {
     let world = World::start().await;
