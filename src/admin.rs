@@ -30,6 +30,9 @@ use crate::store::Store;
 /// What is recorded.
 mod audited;
 
+/// One real refresh, to look at what comes of it.
+mod check;
+
 /// Grants: list, import, refresh, revoke; and users, who are forgotten.
 mod grants;
 
@@ -119,7 +122,9 @@ impl Admin {
         let path = request.uri.path().to_owned();
         let parts: Vec<&str> = path.split('/').skip(1).collect();
         let query = request.uri.query();
-        if !matches!(parts.as_slice(), ["v1", "grants"] | ["v1", "grants", _, _, "refresh"]) {
+        let takes_query =
+            matches!(parts.as_slice(), ["v1", "grants"] | ["v1", "grants", _, _, "refresh" | "check"]);
+        if !takes_query {
             Query::parse(query, &[])?;
         }
         match (&request.method, parts.as_slice()) {
@@ -135,6 +140,9 @@ impl Admin {
             }
             (&Method::POST, ["v1", "grants", service, user, "refresh"]) => {
                 grants::refresh(self, self.key(service, user)?, query).await
+            }
+            (&Method::POST, ["v1", "grants", service, user, "check"]) => {
+                check::check(self, self.key(service, user)?, query).await
             }
             (&Method::DELETE, ["v1", "users", user]) => grants::erase(self, &user_of(user)?).await,
             (&Method::DELETE, ["v1", "runs", run]) => self.end_run(run).await,
@@ -152,7 +160,7 @@ impl Admin {
             (_, ["v1", "grants" | "status"]) => Err(Problem::method_not_allowed("GET, HEAD")),
             (_, ["v1", "grants", _, _]) => Err(Problem::method_not_allowed("PUT, DELETE")),
             (_, ["v1", "users" | "runs", _]) => Err(Problem::method_not_allowed("DELETE")),
-            (_, ["v1", "grants", _, _, "refresh"] | ["v1", "reload"]) => {
+            (_, ["v1", "grants", _, _, "refresh" | "check"] | ["v1", "reload"]) => {
                 Err(Problem::method_not_allowed("POST"))
             }
             _ => Err(Problem::not_found("there is nothing here; see GET /v1/grants and GET /v1/status")),

@@ -32,11 +32,11 @@ pub mod consent;
 mod discovery;
 pub use answer::misconfiguration;
 pub use discovery::Endpoints;
-pub(crate) use discovery::is_confidential;
+pub(crate) use discovery::{is_confidential, locations};
 #[cfg(any(test, fuzzing))]
 pub(crate) use {
     answer::{rate_limit, retry_after, sort},
-    discovery::{locations, parse as parse_metadata},
+    discovery::parse as parse_metadata,
 };
 
 /// One request over one connection, with limits on everything.
@@ -109,6 +109,11 @@ pub trait AuthorizationServer: Send + Sync {
 
     /// Reads the client's secret again, for secrets overlap while they are changed. Whether it has changed.
     async fn reload_client_secret(&self) -> bool;
+}
+
+/// Issuer and client in one text.
+pub(crate) fn registration(client_id: &str, issuer: &str) -> String {
+    format!("{client_id} at {issuer}")
 }
 
 /// What the caller of `verify` knows of a token; the server adds its issuer and client.

@@ -9,6 +9,7 @@ use crate::hardening;
 mod arguments;
 /// Looks into the audit log.
 mod audit;
+mod check;
 /// Speaks HTTP over a Unix socket.
 mod client;
 mod config;
@@ -85,6 +86,7 @@ pub fn run() -> ExitCode {
             Command::Token(args) => token::token(args).await.into(),
             Command::Grant(command) => grant::grant(command).await.into(),
             Command::Run(command) => run::run(command).await.into(),
+            Command::Check(args) => check::check(args).await.into(),
             Command::Status { json, socket } => status::status(&socket.admin_socket, json).await.into(),
             Command::Setup(command) => setup::setup(&command).into(),
             Command::Key(KeyCommand::Generate) => key::generate().into(),

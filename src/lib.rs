@@ -130,6 +130,9 @@ pub mod lifecycle;
 /// Logs.
 pub mod logging;
 
+/// Is everything set up?
+pub mod check;
+
 /// The commands.
 pub mod cli;
 

@@ -190,7 +190,10 @@ fn directory_of(path: &Path) -> &Path {
 }
 
 /// Nobody but us and root may put something else in the socket's place.
-fn check_directory(directory: &Path) -> Result<(), String> {
+///
+/// # Errors
+/// In words for the operator.
+pub fn check_directory(directory: &Path) -> Result<(), String> {
     let metadata =
         std::fs::metadata(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
     let ours = metadata.uid() == nix::unistd::geteuid().as_raw() || metadata.uid() == 0;

@@ -27,8 +27,8 @@ pub(super) fn event<T>(
     Some(match (&request.method, parts.as_slice()) {
         (&Method::PUT, ["v1", "grants", of, whose]) => new(Kind::Connect).naming(service(of), user(whose)),
         (&Method::DELETE, ["v1", "grants", of, whose]) => new(Kind::Revoke).naming(service(of), user(whose)),
-        (&Method::POST, ["v1", "grants", of, whose, "refresh"]) => {
-            new(Kind::Admin).naming(service(of), user(whose)).detail("refresh")
+        (&Method::POST, ["v1", "grants", of, whose, what @ ("refresh" | "check")]) => {
+            new(Kind::Admin).naming(service(of), user(whose)).detail(*what)
         }
         (&Method::DELETE, ["v1", "users", whose]) => {
             new(Kind::Admin).naming(None, user(whose)).detail("erase")

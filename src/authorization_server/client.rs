@@ -20,7 +20,7 @@ use crate::authorization_server::http::{Answer, HttpClient, SendError};
 use crate::authorization_server::keys::{Keys, Want};
 use crate::authorization_server::{
     AuthorizationServer, Exchange, Expected, Introduced, Introspection, RateLimit, Refusal, Reply,
-    Revocation, Unverified, answer,
+    Revocation, Unverified, answer, registration,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::entropy::Entropy;
@@ -356,7 +356,7 @@ impl AuthorizationServer for Client {
     }
 
     fn registration(&self) -> String {
-        format!("{} at {}", self.authentication.client_id(), self.config.issuer)
+        registration(self.authentication.client_id(), &self.config.issuer)
     }
 
     async fn reload_client_secret(&self) -> bool {

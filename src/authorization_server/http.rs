@@ -65,6 +65,12 @@ impl Proxies {
         Ok(Self(Arc::new(matcher)))
     }
 
+    /// The proxy that `url` is reached through, if any: its host and port.
+    #[must_use]
+    pub fn of_url(&self, url: &Url) -> Option<String> {
+        Some(self.of(url)?.uri().authority()?.as_str().rsplit('@').next()?.to_owned())
+    }
+
     fn of(&self, url: &Url) -> Option<Intercept> {
         // Plain http never leaves the machine.
         let url = (url.scheme() == "https").then(|| url.as_str().parse().ok()).flatten()?;
@@ -104,9 +110,13 @@ impl HttpClient {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if let Some(path) = ca_file {
             let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+            let before = roots.len();
             for certificate in CertificateDer::pem_file_iter(path).map_err(|error| failed(&error))? {
                 let certificate = certificate.map_err(|error| failed(&error))?;
                 roots.add(certificate).map_err(|error| failed(&error))?;
+            }
+            if roots.len() == before {
+                return Err(failed(&"no certificate is in it (PEM is wanted)"));
             }
         }
         let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());

@@ -41,6 +41,11 @@ pub(super) enum Command {
     /// End a run of the workflow platform, by the admin socket
     #[command(subcommand, after_help = "Example:\n  bursar run end 7f3a9c1e")]
     Run(RunCommand),
+    /// Is everything set up? Each step of it, and for what is not right what to do and where
+    #[command(
+        after_help = "Examples:\n  bursar check\n  bursar check --user alice@example.com --service snowflake\n\n✓ right · ✗ to be mended · ! to think about · – not to be told from here. Exit code 1 if anything must be mended."
+    )]
+    Check(CheckArgs),
     /// The running sidecar at a glance, by the admin socket
     #[command(after_help = "Example:\n  bursar status")]
     Status {
@@ -86,6 +91,21 @@ pub(super) struct ConfigFile {
     /// The configuration file
     #[arg(long, value_name = "FILE", env = "BURSAR_CONFIG", default_value = DEFAULT_PATH)]
     pub(super) config: PathBuf,
+}
+
+#[derive(Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    pub(super) file: ConfigFile,
+    /// Make one real refresh of this user's tokens, by the running sidecar, and look at what came
+    #[arg(long)]
+    pub(super) user: Option<String>,
+    /// Look at this service only, and its authorization server
+    #[arg(long)]
+    pub(super) service: Option<String>,
+    /// One JSON object: `ok`, and `steps` with `step`, `subject`, `ok` (null: not to be told), `message` and `remedy`
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Args)]

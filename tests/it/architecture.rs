@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Each module, and the modules that it may name.
-const MAY_NAME: [(&str, &[&str]); 33] = [
+const MAY_NAME: &[(&str, &[&str])] = &[
     // The ground: nouns, facts and handles that know nothing above them.
     ("clock", &[]),
     ("entropy", &[]),
@@ -91,6 +91,7 @@ const MAY_NAME: [(&str, &[&str]); 33] = [
             "clock",
             "entropy",
             "fail_point",
+            "jwt",
             "metrics",
             "model",
             "policy",
@@ -116,6 +117,22 @@ const MAY_NAME: [(&str, &[&str]); 33] = [
             "run_pass",
             "runs",
             "secret",
+            "socket",
+            "store",
+        ],
+    ),
+    (
+        "check",
+        &[
+            "authorization_server",
+            "clock",
+            "entropy",
+            "guarded",
+            "jwt",
+            "model",
+            "policy",
+            "secret",
+            "settings",
             "socket",
             "store",
         ],
@@ -168,10 +185,10 @@ const MAY_NAME: [(&str, &[&str]); 33] = [
 ];
 
 /// What only some modules may name, of the libraries below.
-const CONFINED: [(&str, &[&str]); 10] = [
+const CONFINED: &[(&str, &[&str])] = &[
     ("sqlx::", &["store"]),
     ("moka::", &["audit", "broker", "cache", "refresh", "runs"]),
-    ("hyper::", &["server", "api", "admin", "authorization_server", "cli", "dev", "fuzz", "runs"]),
+    ("hyper::", &["server", "api", "admin", "authorization_server", "check", "cli", "dev", "fuzz", "runs"]),
     ("clap::", &["cli"]),
     ("jsonwebtoken::", &["jwt", "dev"]),
     ("toml::", &["settings"]),
@@ -219,7 +236,7 @@ fn named(text: &str) -> Vec<String> {
 
 #[test]
 fn modules_name_only_what_stands_below_them() {
-    let table: BTreeMap<&str, &[&str]> = MAY_NAME.into_iter().collect();
+    let table: BTreeMap<&str, &[&str]> = MAY_NAME.iter().copied().collect();
     let mut wrong = Vec::new();
     for (path, text) in sources(Path::new(env!("CARGO_MANIFEST_DIR"))) {
         let this = module(&path);

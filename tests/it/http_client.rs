@@ -124,13 +124,13 @@ async fn a_finished_connection_is_closed_in_order() {
 }
 
 /// A server that speaks TLS as `localhost`, and the file of its certificate.
-struct TlsServer {
-    port: u16,
+pub(crate) struct TlsServer {
+    pub(crate) port: u16,
     directory: tempfile::TempDir,
 }
 
 impl TlsServer {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("ca.pem"), made.cert.pem()).unwrap();

@@ -12,6 +12,7 @@
 mod architecture;
 mod audit;
 mod callers;
+mod check;
 mod client_credentials;
 mod clocks;
 mod commands;
