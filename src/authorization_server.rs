@@ -28,6 +28,9 @@ pub mod client;
 /// A user's consent: how it is asked for, and redeemed.
 pub mod consent;
 
+/// Whose it is.
+pub mod issuer;
+
 /// Its metadata document: RFC 8414, OpenID Connect Discovery.
 mod discovery;
 pub use answer::misconfiguration;

@@ -22,6 +22,9 @@ pub struct Authorization {
     pub issuer: String,
     /// Our id there.
     pub client_id: String,
+    /// Whether it gives `offline_access` only where the user is asked for it then and there (OpenID Connect Core §11). Okta
+    /// asks where its administrators want that.
+    pub asks_each_time: bool,
     /// Whether it names itself in what comes back (RFC 9207): then it must.
     pub names_itself: bool,
 }

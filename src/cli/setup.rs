@@ -12,7 +12,6 @@ use crate::model::{Kind, Scope, Service};
 use crate::settings::{Problem, Server, Settings};
 
 mod databricks;
-mod issuer;
 mod okta;
 mod quote;
 mod sheet;

@@ -116,6 +116,7 @@ mod tests {
             endpoint: Url::parse("https://o.example/authorize").unwrap(),
             issuer: "https://o.example".to_owned(),
             client_id: "c".to_owned(),
+            asks_each_time: false,
             names_itself,
         };
         let came = Callback::read(query).ok_or("twice")?;

@@ -125,6 +125,9 @@ impl Consents {
             .append_pair("nonce", pending.nonce.expose())
             .append_pair("code_challenge", &URL_SAFE_NO_PAD.encode(challenge))
             .append_pair("code_challenge_method", "S256");
+        if ask.purpose != Purpose::SignIn && authorization.asks_each_time {
+            query.append_pair("prompt", "consent");
+        }
         if let Some(name) = &ask.login_hint {
             query.append_pair("login_hint", name.as_str());
         }

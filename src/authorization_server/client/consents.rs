@@ -7,6 +7,7 @@ use crate::authorization_server::client::Client;
 use crate::authorization_server::consent::{
     Authorization, DeviceAuthorization, NotAsked, Redeemed, device_authorization,
 };
+use crate::authorization_server::issuer::Issuer;
 use crate::authorization_server::keys::Want;
 use crate::authorization_server::{Exchange, Refusal, Reply};
 use crate::model::Scope;
@@ -25,6 +26,7 @@ impl Client {
             endpoint,
             issuer: self.config.issuer.clone(),
             client_id: self.authentication.client_id().to_owned(),
+            asks_each_time: Issuer::of(&self.config.issuer) == Issuer::Other,
             names_itself: endpoints.authorization_response_iss_parameter_supported,
         })
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::cli::setup::issuer::Issuer;
+use crate::authorization_server::issuer::Issuer;
 use crate::cli::setup::quote::shell_word;
 use crate::cli::setup::sheet::Sheet;
 use crate::cli::setup::{Trust, scopes};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::cli::setup::issuer::Issuer;
+use crate::authorization_server::issuer::Issuer;
 use crate::cli::setup::list;
 use crate::cli::setup::sheet::Sheet;
 use crate::model::Service;

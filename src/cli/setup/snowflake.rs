@@ -1,6 +1,6 @@
 //! `bursar setup snowflake`: the security integration by which an account trusts the authorization server's tokens.
 
-use crate::cli::setup::issuer::Issuer;
+use crate::authorization_server::issuer::Issuer;
 use crate::cli::setup::quote::{shell_word, sql_name, sql_text};
 use crate::cli::setup::sheet::Sheet;
 use crate::cli::setup::{ANY_ROLE, ROLE, Trust, list, scopes};

@@ -5,18 +5,29 @@ use url::Url;
 /// Where Okta's own domains end.
 const OKTA: [&str; 4] = [".okta.com", ".oktapreview.com", ".okta-emea.com", ".okta-gov.com"];
 
+/// Whose authorization server an issuer is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Issuer {
+pub enum Issuer {
     /// One of Okta's custom authorization servers, at the company's own domain or Okta's.
-    Custom { domain: String, id: String },
+    Custom {
+        /// Where it is.
+        domain: String,
+        /// Its id there.
+        id: String,
+    },
     /// Okta's own, which every organisation has: its access tokens are for Okta alone.
-    Organisation { domain: String },
+    Organisation {
+        /// Where it is.
+        domain: String,
+    },
     /// Another provider's.
     Other,
 }
 
 impl Issuer {
-    pub(super) fn of(issuer: &str) -> Self {
+    /// By its form alone.
+    #[must_use]
+    pub fn of(issuer: &str) -> Self {
         let Ok(url) = Url::parse(issuer) else { return Self::Other };
         let Some(host) = url.host_str() else { return Self::Other };
         let domain = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
