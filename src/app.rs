@@ -22,6 +22,7 @@ use crate::entropy::{Entropy, SystemEntropy};
 use crate::hardening::Reach;
 use crate::metrics::Metrics;
 use crate::model::{LoginUrl, RequestIds};
+use crate::notify::Notifier;
 use crate::policy::Policy;
 use crate::ready::{Latch, Ready};
 use crate::refresh::setup::Setup;
@@ -32,16 +33,17 @@ use crate::runs::keys::PassKeys;
 use crate::server::{self, Limits};
 use crate::settings::Settings;
 use crate::settings::run_passes::KeySource;
-use crate::socket::{self, Listening};
+use crate::socket::Listening;
 use crate::store::keys::Keys;
 use crate::store::metered::MeteredStore;
+use crate::store::notices::NoticeStore;
 use crate::store::{RunStore, Store, StoreError};
 use crate::tasks::Tasks;
 
 mod open;
 mod reload;
 
-use open::{bind_metrics, open_audit, open_store, setup};
+use open::{bind_metrics, notifier, open_audit, open_sockets, open_store, setup};
 use reload::Reloader;
 
 /// What is read of a head at all; what is too large below that is refused in our own words.
@@ -97,6 +99,7 @@ pub struct App {
     metrics: Arc<Metrics>,
     ready: Ready,
     engine: Engine,
+    notifier: Notifier,
     store: Arc<dyn Store>,
     audit: Audit,
     vending: (Listening, Arc<Api>, Limits),
@@ -125,7 +128,7 @@ impl App {
     pub async fn build(
         mut settings: Settings,
         ports: Ports,
-        mut inherited: Vec<StdUnixListener>,
+        inherited: Vec<StdUnixListener>,
     ) -> Result<Self, StartError> {
         let (tasks, ready, cache) = (Tasks::new(), Ready::default(), TokenCache::default());
         let latch = ready.hold("start");
@@ -141,6 +144,7 @@ impl App {
         let store =
             Arc::new(MeteredStore::new(store, Arc::clone(&clock), Arc::clone(&metrics), ready.clone()));
         let (runs, keys): (Arc<dyn RunStore>, Arc<dyn Keys>) = (store.clone(), store.clone());
+        let notices: Arc<dyn NoticeStore> = store.clone();
         let store: Arc<dyn Store> = store;
         let setup = setup(&mut settings, &ports, &metrics).map_err(StartError::Failed)?;
         let look = Look::default();
@@ -160,6 +164,7 @@ impl App {
             audit: audit.clone(),
         };
         let engine = Engine::new(parts, setup);
+        let notifier = notifier(&settings, &ports, (notices, engine.news()), &metrics, &audit).await?;
         let api = Arc::new(Api {
             terms: ArcSwap::from_pointee(terms),
             broker: Broker::new(engine.clone(), cache.clone(), Arc::clone(&clock), Arc::clone(&metrics)),
@@ -178,6 +183,7 @@ impl App {
             fixed: settings.fixed.clone(),
             keys: Arc::clone(&keys),
             engine: engine.clone(),
+            notifier: notifier.clone(),
             api: Arc::clone(&api),
             look: look.clone(),
             ports,
@@ -198,12 +204,7 @@ impl App {
             ids: RequestIds::new(&*entropy),
             audit: audit.clone(),
         });
-        // In this order: who sees the vending socket may count on the other one.
-        let mut open = |config| socket::open(config, &mut inherited).map_err(StartError::Failed);
-        let (admin_socket, vending_socket) = (open(&settings.fixed.admin)?, open(&settings.fixed.socket)?);
-        if let Some(unknown) = inherited.first() {
-            return Err(StartError::Failed(socket::not_ours(unknown)));
-        }
+        let (admin_socket, vending_socket) = open_sockets(&settings, inherited)?;
         let limits = |connections, connections_per_uid| Limits {
             connections,
             connections_per_uid,
@@ -220,6 +221,7 @@ impl App {
             metrics,
             ready,
             engine,
+            notifier,
             store,
             audit,
             observing,
@@ -236,6 +238,7 @@ impl App {
         let failed = |error: StoreError| StartError::Failed(error.to_string());
         self.engine.recover().await.map_err(failed)?;
         self.engine.look_after().await.map_err(failed)?;
+        self.tasks.spawn_until_stop(self.notifier.run());
         let (listener, handler, limits) = self.vending;
         let serving = server::serve(
             "vending",

@@ -76,6 +76,9 @@ pub mod authorization_server;
 /// What outlives the process.
 pub mod store;
 
+/// Who is told that a grant has ended, or will.
+pub mod notify;
+
 /// Believes a token or not.
 pub mod jwt;
 

@@ -95,6 +95,8 @@ metrics! {
         "Access tokens verified, by result";
     revocations: IntCounterVec = "bursar_revocations_total" ["authorization_server", "result"] PLAIN
         "Requests to revoke a refresh token, by result";
+    notifications: IntCounterVec = "bursar_notifications_total" ["event", "result"] PLAIN
+        "Notices that a grant has ended or will end, by what became of them";
     store_operations: IntCounterVec = "bursar_store_operations_total" ["operation", "result"] PLAIN
         "Operations on the store, by result";
     store_operation_duration: HistogramVec = "bursar_store_operation_duration_seconds" ["operation"] STORE_BUCKETS

@@ -116,6 +116,8 @@ struct Inner {
     vouching: Flights<GrantKey, Result<(), Failure>>,
     /// Woken when it is known anew when a grant ends.
     expiries: Arc<Notify>,
+    /// Woken when a grant has ended, or it is known anew when one will.
+    news: Arc<Notify>,
     watchers: Watchers,
     /// Woken when something is due sooner than was known.
     wake: Arc<Notify>,
@@ -169,6 +171,7 @@ impl Engine {
             checks: Checks::default(),
             vouching,
             expiries,
+            news: Arc::default(),
             watchers: Watchers::default(),
             wake: Arc::default(),
             unsaved,

@@ -30,6 +30,9 @@ pub mod keyring;
 /// How the keys are changed while the store serves.
 pub mod keys;
 
+/// What is to be told of grants.
+pub mod notices;
+
 /// What a stopping process could not write, kept beside the store.
 mod spill;
 
@@ -309,6 +312,8 @@ pub enum Committed {
 pub enum Tombstone {
     /// A grant, which has ended now.
     Put,
+    /// The same, and it had ended before: that it did is nothing new.
+    PutAfterEnd,
     /// The same, but its refresh token can't be opened, so that nobody can tell its server.
     Unreadable,
     /// One that had been revoked before.

@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::os::unix::net::UnixListener as StdUnixListener;
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use crate::app::{Ports, StartError};
 use crate::audit::Audit;
@@ -11,11 +14,16 @@ use crate::authorization_server::client::{Client, Config};
 use crate::authorization_server::client_authentication::ClientAuthentication;
 use crate::authorization_server::http::{HttpClient, Proxies};
 use crate::metrics::Metrics;
+use crate::model::LoginUrl;
+use crate::notify::webhook::Webhook;
+use crate::notify::{self, Notifier};
 use crate::ready::Ready;
 use crate::refresh::plan::Recovery;
 use crate::refresh::setup::{ServerSetup, Setup};
 use crate::settings::{Server, Settings};
+use crate::socket::{self, Listening};
 use crate::store::keyring::{KeyFiles, Keyring};
+use crate::store::notices::NoticeStore;
 use crate::store::sqlite::{OpenError, SqliteStore};
 
 /// How long to wait for the process that owns the store to end.
@@ -97,6 +105,53 @@ pub(super) fn setup(settings: &mut Settings, ports: &Ports, metrics: &Arc<Metric
         life: settings.life,
         lease: settings.lease,
         warn_before: settings.notify.warn_before,
+    })
+}
+
+/// In this order: who sees the vending socket may count on the other one.
+pub(super) fn open_sockets(
+    settings: &Settings,
+    mut inherited: Vec<StdUnixListener>,
+) -> Result<(Listening, Listening), StartError> {
+    let mut open = |config| socket::open(config, &mut inherited).map_err(StartError::Failed);
+    let (admin, vending) = (open(&settings.fixed.admin)?, open(&settings.fixed.socket)?);
+    match inherited.first() {
+        Some(unknown) => Err(StartError::Failed(socket::not_ours(unknown))),
+        None => Ok((admin, vending)),
+    }
+}
+
+/// Who says that a grant has ended, or will. Before anything can end.
+pub(super) async fn notifier(
+    settings: &Settings,
+    ports: &Ports,
+    (store, news): (Arc<dyn NoticeStore>, Arc<Notify>),
+    metrics: &Arc<Metrics>,
+    audit: &Audit,
+) -> Result<Notifier, StartError> {
+    let parts = notify::Parts {
+        store,
+        clock: Arc::clone(&ports.clock),
+        entropy: Arc::clone(&ports.entropy),
+        metrics: Arc::clone(metrics),
+        audit: audit.clone(),
+        news,
+    };
+    let notifier = Notifier::new(parts, notify_terms(settings).map_err(StartError::Failed)?);
+    notifier.prepare().await.map_err(|error| StartError::Failed(error.to_string()))?;
+    Ok(notifier)
+}
+
+/// Who is told that a grant has ended, or will.
+pub(super) fn notify_terms(settings: &Settings) -> Result<notify::Terms, String> {
+    let webhook = settings.notify.webhook.as_ref().map(|webhook| {
+        let http = HttpClient::new(None, settings.proxies.clone())?;
+        Ok::<_, String>(Webhook::new(webhook.url.clone(), webhook.secret_file.clone(), http))
+    });
+    Ok(notify::Terms {
+        warn_before: settings.notify.warn_before,
+        webhook: webhook.transpose()?,
+        login: settings.connect.as_ref().map(|connect| LoginUrl::at(connect.public_url.clone())),
     })
 }
 

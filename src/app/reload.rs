@@ -8,11 +8,12 @@ use tokio::sync::Mutex;
 
 use crate::admin::Reload;
 use crate::api::{Api, Terms};
-use crate::app::open::{read_keys, setup};
+use crate::app::open::{notify_terms, read_keys, setup};
 use crate::app::{Ports, terms};
 use crate::audit::{self, Audit};
 use crate::caller::Look;
 use crate::metrics::Metrics;
+use crate::notify::{self, Notifier};
 use crate::refresh::Engine;
 use crate::refresh::setup::Setup;
 use crate::settings::{Fixed, Problem, Settings};
@@ -25,6 +26,7 @@ pub(super) struct Reloader {
     pub(super) fixed: Fixed,
     pub(super) keys: Arc<dyn Keys>,
     pub(super) engine: Engine,
+    pub(super) notifier: Notifier,
     pub(super) api: Arc<Api>,
     pub(super) look: Look,
     pub(super) ports: Ports,
@@ -62,10 +64,12 @@ impl Reloader {
         let (fixed, api) = (self.fixed.clone(), Arc::clone(&self.api));
         // Files, users and groups are looked up: requests go on meanwhile.
         let read = tokio::task::spawn_blocking(move || read(&path, &fixed, &ports, &metrics, &api)).await;
-        let Read { keyring, setup, terms, audit } = read.map_err(|error| vec![error.to_string()])??;
+        let Read { keyring, setup, terms, notify, audit } =
+            read.map_err(|error| vec![error.to_string()])??;
         // First, for this may be refused as well.
         self.keys.take(keyring).await.map_err(|error| vec![format!("[store] {error}")])?;
         self.engine.replace(setup);
+        self.notifier.replace(notify).await;
         self.audit.set(audit);
         self.look.closely(self.audit.is_on() || terms.policy.looks_closely());
         self.api.replace(terms);
@@ -78,6 +82,7 @@ struct Read {
     keyring: Keyring,
     setup: Setup,
     terms: Terms,
+    notify: notify::Terms,
     audit: audit::Terms,
 }
 
@@ -108,5 +113,6 @@ fn read(
     let in_use = api.terms.load_full();
     let terms = terms(&settings, &setup, ports, (&api.ended, &api.tasks, in_use.passes.keys()))
         .map_err(|error| vec![error])?;
-    Ok(Read { keyring, setup, terms, audit: settings.audit })
+    let notify = notify_terms(&settings).map_err(|error| vec![error])?;
+    Ok(Read { keyring, setup, terms, notify, audit: settings.audit })
 }

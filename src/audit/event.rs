@@ -27,6 +27,8 @@ pub enum Kind {
     Refresh,
     /// A grant is over.
     GrantEnd,
+    /// A grant ends soon by itself.
+    GrantEnding,
     /// Somebody ended a grant, or its server was told.
     Revoke,
     /// A run is over: its pass counts no more.

@@ -50,10 +50,18 @@ impl Inner {
         }
     }
 
-    /// A grant is over, for whatever reason.
+    /// A grant is over: its authorization server takes its refresh token no more.
     pub(super) fn record_end(&self, id: &GrantId, reason: EndReason) {
         if self.parts.audit.is_on() {
             self.parts.audit.record(named(Event::new(Kind::GrantEnd, reason.as_str()), id));
+        }
+    }
+
+    /// A grant is over: somebody has ended it here, whom another line names.
+    pub(super) fn record_end_by_us(&self, id: &GrantId) {
+        if self.parts.audit.is_on() {
+            let event = Event::new(Kind::GrantEnd, EndReason::Revoked.as_str()).detail("revoked here");
+            self.parts.audit.record(named(event, id));
         }
     }
 

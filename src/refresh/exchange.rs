@@ -362,6 +362,7 @@ impl Inner {
         self.record_end(id, reason);
         self.drop_cached(id, service);
         self.recount.notify_one();
+        self.news.notify_one();
         Ok(Failure::LoginRequired { reason, since: Some(since) })
     }
 

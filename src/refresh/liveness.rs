@@ -61,6 +61,11 @@ impl Default for Checks {
 }
 
 impl Checks {
+    /// What becomes of this key is another grant, which has an end of its own.
+    pub(super) fn ask_anew(&self, key: &GrantKey) {
+        self.asked.invalidate(key);
+    }
+
     fn timers(&self) -> std::sync::MutexGuard<'_, Timers<(GrantKey, About)>> {
         self.timers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -225,11 +230,7 @@ impl Inner {
                 if grant.expiry != expiry {
                     store.note_expiry(id, expiry).await.map_err(|error| store_failure(&error))?;
                     self.expiries.notify_one();
-                    if let Some(end) =
-                        expires_at.filter(|end| *end < asked_at.wall.plus(self.in_use.load().warn_before))
-                    {
-                        tracing::warn!(grant = %id.key, %end, "the grant ends soon by itself; its user must connect again");
-                    }
+                    self.news.notify_one();
                 }
                 if let Some(liveness) = door.liveness {
                     vouch(liveness);

@@ -182,6 +182,7 @@ impl Inner {
     /// The grant has ended, or was replaced: nothing of it is handed out any more.
     pub(super) fn drop_cached(&self, id: &GrantId, service: &Service) {
         self.expiries.notify_one();
+        self.checks.ask_anew(&id.key);
         let mut endings = self.endings();
         *endings += 1;
         for role in std::iter::once(None).chain(service.roles.keys().map(Some)) {

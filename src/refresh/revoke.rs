@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::authorization_server::Revocation;
 use crate::flight::{Crashed, Flights};
 use crate::jwt;
-use crate::model::{EndReason, Failure, GrantId, GrantKey, UserName};
+use crate::model::{Failure, GrantId, GrantKey, UserName};
 use crate::refresh::gate::back_off;
 use crate::refresh::{Engine, Inner, SHORTLY, store_failure};
 use crate::store::{PendingRevocation, StoreError, Tombstone, Which};
@@ -112,7 +112,7 @@ impl Engine {
             let turn = tokio::time::timeout(patience(), self.0.turns.take(&id)).await;
             if turn.is_err() || self.0.unsaved.holds(&id) {
                 left.push(format!("{key}: an exchange is under way; erase again when it is over"));
-            } else if self.bury(&id, key).await? == Tombstone::Put {
+            } else if is_put(self.bury(&id, key).await?) {
                 left.push(format!("{key}: connected again meanwhile; revoked, erase again"));
             } else {
                 forgotten += u64::from(store.erase(key).await.map_err(|error| store_failure(&error))?);
@@ -136,12 +136,15 @@ impl Engine {
         let inner = &self.0;
         let now = inner.parts.clock.now().wall;
         let found = inner.parts.store.revoke(id, key, now).await.map_err(|error| store_failure(&error))?;
-        if matches!(found, Tombstone::Put | Tombstone::Unreadable) {
+        if matches!(found, Tombstone::Put | Tombstone::PutAfterEnd | Tombstone::Unreadable) {
             if let Ok(service) = inner.service(&id.key.service) {
                 inner.drop_cached(id, &service);
             }
             inner.recount.notify_one();
-            inner.record_end(id, EndReason::Revoked);
+            inner.news.notify_one();
+            if found != Tombstone::PutAfterEnd {
+                inner.record_end_by_us(id);
+            }
             // Should this process not come to tell the server, or in vain.
             inner.revoking.wake();
             tracing::warn!(grant = %key, "revoked here; nothing of it is handed out any more");
@@ -183,7 +186,7 @@ impl Engine {
             let turn = tokio::time::timeout_at(until, self.0.turns.take(&id)).await;
             if turn.is_err() || self.0.unsaved.holds(&id) {
                 left.push(format!("{key}: an import is under way; erase again when it is over"));
-            } else if self.bury(&id, &key).await? == Tombstone::Put {
+            } else if is_put(self.bury(&id, &key).await?) {
                 buried += 1;
             }
         }
@@ -298,6 +301,10 @@ impl Inner {
         let token = pending.refresh_token.digest();
         self.parts.store.revoked(key, token).await.map_err(|error| store_failure(&error))
     }
+}
+
+fn is_put(found: Tombstone) -> bool {
+    matches!(found, Tombstone::Put | Tombstone::PutAfterEnd)
 }
 
 fn unreadable(found: Tombstone, key: &GrantKey) -> Option<String> {

@@ -49,6 +49,12 @@ impl Engine {
 }
 
 impl Engine {
+    /// Woken when a grant has ended, or it is known anew when one will end by itself.
+    #[must_use]
+    pub fn news(&self) -> Arc<Notify> {
+        Arc::clone(&self.0.news)
+    }
+
     /// The tokens that are looked after, and how long until each is due.
     #[must_use]
     pub fn due(&self, now: &Moment) -> Vec<(TokenKey, Duration)> {

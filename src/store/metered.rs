@@ -13,6 +13,7 @@ use crate::ready::{Latch, Ready};
 use crate::secret::Digest;
 use crate::store::keyring::Keyring;
 use crate::store::keys::{Batch, Keys, Place, Retired};
+use crate::store::notices::{Dropped, Notice, NoticeKind, NoticeStore};
 use crate::store::seal::KeyId;
 use crate::store::{
     Begun, Candidate, Commit, Committed, InUse, Lease, Newest, PendingRevocation, RunStore, Settled, Store,
@@ -200,6 +201,30 @@ impl<S: Store + RunStore> RunStore for MeteredStore<S> {
     }
     async fn ended_runs(&self, now: Timestamp) -> Result<Vec<(RunId, Timestamp)>, StoreError> {
         self.measured("ended_runs", self.inner.ended_runs(now)).await
+    }
+}
+
+#[async_trait]
+impl<S: Store + NoticeStore> NoticeStore for MeteredStore<S> {
+    async fn keep_notices(&self, keep: bool) -> Result<(), StoreError> {
+        self.measured("keep_notices", self.inner.keep_notices(keep)).await
+    }
+    async fn foresee_ends(
+        &self,
+        before: Timestamp,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<Notice>, StoreError> {
+        self.measured("foresee_ends", self.inner.foresee_ends(before, now, limit)).await
+    }
+    async fn notices(&self, after: i64, limit: u32) -> Result<Vec<Notice>, StoreError> {
+        self.measured("notices", self.inner.notices(after, limit)).await
+    }
+    async fn forget_notice(&self, number: i64) -> Result<(), StoreError> {
+        self.measured("forget_notice", self.inner.forget_notice(number)).await
+    }
+    async fn drop_notices(&self, which: Dropped) -> Result<Vec<NoticeKind>, StoreError> {
+        self.measured("drop_notices", self.inner.drop_notices(which)).await
     }
 }
 

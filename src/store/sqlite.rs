@@ -5,6 +5,7 @@
 
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ mod candidates;
 mod columns;
 mod file;
 mod keys;
+mod notices;
 mod reseal;
 mod revocations;
 mod runs;
@@ -51,6 +53,8 @@ pub struct SqliteStore {
     keyring: ArcSwap<Keyring>,
     // For what is sealed into a file, without the connection.
     spilling: Mutex<()>,
+    // Whether there is anybody to be told of what happens to grants.
+    keeps_notices: AtomicBool,
     path: PathBuf,
     // Held for its lock; the kernel lets go of it when the process ends, however it ends.
     _lock: std::fs::File,
@@ -108,7 +112,8 @@ impl SqliteStore {
         file::migrations().run(&pool).await.map_err(|error| failed("can't be migrated", &error))?;
         let keyring = Arc::new(keyring.into());
         let (current, spilling) = (ArcSwap::new(Arc::clone(&keyring)), Mutex::default());
-        let store = Self { pool, keyring: current, spilling, path: path.to_owned(), _lock: lock };
+        let (keeps_notices, path) = (AtomicBool::new(false), path.to_owned());
+        let store = Self { pool, keyring: current, spilling, keeps_notices, path, _lock: lock };
         store.adopt(keyring).await.map_err(|error| failed("the key", &error))?;
         store.absorb_spilled().await.map_err(|error| failed("what the last process left", &error))?;
         sqlx::query("UPDATE grants SET lease_owner = NULL, lease_until = NULL WHERE lease_owner IS NOT NULL")

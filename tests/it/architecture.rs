@@ -28,6 +28,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("flight", &["tasks"]),
     ("store", &["clock", "entropy", "guarded", "metrics", "model", "ready", "secret"]),
     ("authorization_server", &["clock", "entropy", "guarded", "jwt", "metrics", "model", "secret"]),
+    // Who is told.
+    ("notify", &["audit", "authorization_server", "clock", "entropy", "metrics", "model", "secret", "store"]),
     // The engine.
     (
         "refresh",
@@ -154,6 +156,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "hardening",
             "metrics",
             "model",
+            "notify",
             "policy",
             "ready",
             "refresh",
@@ -188,7 +191,10 @@ const MAY_NAME: &[(&str, &[&str])] = &[
 const CONFINED: &[(&str, &[&str])] = &[
     ("sqlx::", &["store"]),
     ("moka::", &["audit", "broker", "cache", "refresh", "runs"]),
-    ("hyper::", &["server", "api", "admin", "authorization_server", "check", "cli", "dev", "fuzz", "runs"]),
+    (
+        "hyper::",
+        &["admin", "api", "authorization_server", "check", "cli", "dev", "fuzz", "notify", "runs", "server"],
+    ),
     ("clap::", &["cli"]),
     ("jsonwebtoken::", &["jwt", "dev"]),
     ("toml::", &["settings"]),

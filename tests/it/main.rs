@@ -33,6 +33,8 @@ mod keys;
 mod kills;
 mod lifecycle;
 mod limits;
+mod notices;
+mod notify;
 mod passes;
 mod process;
 mod refusals;

@@ -6,6 +6,7 @@ use sqlx::{Sqlite, Transaction};
 
 use crate::clock::{Moment, Timestamp};
 use crate::model::{EndReason, GrantId, GrantState};
+use crate::store::notices::EndedBy;
 use crate::store::row::{Reader, millis};
 use crate::store::seal::Purpose;
 use crate::store::sqlite::SqliteStore;
@@ -128,7 +129,14 @@ impl SqliteStore {
                     .bind(doubt.map(|moment| moment.boot_id.to_string()));
                 of_row(query, id).bind(version).execute(&mut *transaction).await?
             }
-            Settled::Ended(reason, since) => end(&mut transaction, id, version, *reason, *since).await?,
+            Settled::Ended(reason, since) => {
+                let changed = end(&mut transaction, id, version, *reason, *since).await?;
+                if changed.rows_affected() > 0 {
+                    let how = (*reason, EndedBy::AuthorizationServer);
+                    self.put_notice_of_end(&mut transaction, id, how, *since).await?;
+                }
+                changed
+            }
         };
         if changed.rows_affected() == 0 {
             tracing::warn!(grant = %id.key, "an attempt ended after its grant had moved on; left as it is");

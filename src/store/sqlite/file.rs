@@ -16,6 +16,7 @@ pub(super) fn migrations() -> Migrator {
         ("upkeep", include_str!("../migrations/sqlite/0003_upkeep.sql")),
         ("ended_runs", include_str!("../migrations/sqlite/0004_ended_runs.sql")),
         ("keys", include_str!("../migrations/sqlite/0005_keys.sql")),
+        ("notices", include_str!("../migrations/sqlite/0006_notices.sql")),
     ];
     let migration = |(version, (name, sql)): (i64, (&'static str, &'static str))| {
         Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)

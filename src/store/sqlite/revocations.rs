@@ -5,6 +5,7 @@ use sqlx::{Sqlite, Transaction};
 use crate::clock::Timestamp;
 use crate::model::{EndReason, GrantId, GrantKey, GrantState, ServiceName};
 use crate::secret::{Digest, Secret};
+use crate::store::notices::EndedBy;
 use crate::store::row::{Reader, readable};
 use crate::store::seal::Purpose;
 use crate::store::sqlite::SqliteStore;
@@ -29,12 +30,13 @@ impl SqliteStore {
         if sealed.is_empty() {
             return Ok(Tombstone::AlreadyThere);
         }
+        let lived = row.state()? == GrantState::Active;
         let opened = self.keys().open(Purpose::RefreshToken(id), sealed);
         // That it ends here must not depend on it.
         let found = match &opened {
             Ok(token) => {
                 self.put_revocation(&mut transaction, key, row.get("registration")?, token, now).await?;
-                Tombstone::Put
+                if lived { Tombstone::Put } else { Tombstone::PutAfterEnd }
             }
             Err(error) => {
                 tracing::error!(%error, "revoked here, and its server can't be told");
@@ -53,6 +55,9 @@ impl SqliteStore {
             of_row(ended.bind(EndReason::Revoked.as_str()).bind(now.millis()), id)
         };
         query.execute(&mut *transaction).await?;
+        if lived {
+            self.put_notice_of_end(&mut transaction, id, (EndReason::Revoked, EndedBy::Us), now).await?;
+        }
         of_row(sqlx::query("DELETE FROM access_tokens WHERE service = ? AND user = ? AND candidate = ?"), id)
             .execute(&mut *transaction)
             .await?;
