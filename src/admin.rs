@@ -26,6 +26,7 @@ use crate::ready::Ready;
 use crate::refresh::Engine;
 use crate::server::{Handler, Peer};
 use crate::store::Store;
+use crate::uses::Uses;
 
 /// What is recorded.
 mod audited;
@@ -51,6 +52,8 @@ pub struct Admin {
     pub engine: Engine,
     /// Where it is remembered.
     pub store: Arc<dyn Store>,
+    /// Who used which grant last.
+    pub uses: Arc<Uses>,
     /// What is in memory.
     pub cache: TokenCache,
     /// What is being waited for.

@@ -39,6 +39,7 @@ use crate::store::metered::MeteredStore;
 use crate::store::notices::NoticeStore;
 use crate::store::{RunStore, Store, StoreError};
 use crate::tasks::Tasks;
+use crate::uses::Uses;
 
 mod open;
 mod reload;
@@ -101,6 +102,7 @@ pub struct App {
     engine: Engine,
     notifier: Notifier,
     store: Arc<dyn Store>,
+    uses: Arc<Uses>,
     audit: Audit,
     vending: (Listening, Arc<Api>, Limits),
     admin: (Listening, Arc<Admin>, Limits),
@@ -114,6 +116,7 @@ pub struct Running {
     tasks: Tasks,
     engine: Engine,
     store: Arc<dyn Store>,
+    uses: Arc<Uses>,
     audit: Audit,
     reload: Arc<dyn Reload>,
     metrics_address: SocketAddr,
@@ -165,9 +168,12 @@ impl App {
         };
         let engine = Engine::new(parts, setup);
         let notifier = notifier(&settings, &ports, (notices, engine.news()), &metrics, &audit).await?;
+        let uses = Arc::new(Uses::new(Arc::clone(&store)));
+        let in_memory = (cache.clone(), Arc::clone(&uses));
+        let broker = Broker::new(engine.clone(), in_memory, Arc::clone(&clock), Arc::clone(&metrics));
         let api = Arc::new(Api {
             terms: ArcSwap::from_pointee(terms),
-            broker: Broker::new(engine.clone(), cache.clone(), Arc::clone(&clock), Arc::clone(&metrics)),
+            broker,
             store: Arc::clone(&store),
             ended,
             news: watch::Sender::new(()),
@@ -194,6 +200,7 @@ impl App {
         let admin = Arc::new(Admin {
             engine: engine.clone(),
             store: Arc::clone(&store),
+            uses: Arc::clone(&uses),
             cache,
             ready: ready.clone(),
             api: Arc::clone(&api),
@@ -205,14 +212,7 @@ impl App {
             audit: audit.clone(),
         });
         let (admin_socket, vending_socket) = open_sockets(&settings, inherited)?;
-        let limits = |connections, connections_per_uid| Limits {
-            connections,
-            connections_per_uid,
-            head: HEAD,
-            headers: HEADERS,
-            header_timeout: HEADER_TIMEOUT,
-            grace: settings.request_timeout,
-        };
+        let limits = |connections, per_uid| limits(connections, per_uid, settings.request_timeout);
         let vending_limits = limits(settings.fixed.max_connections, settings.fixed.max_connections_per_uid);
         Ok(Self {
             admin: (admin_socket.looking(look.clone()), admin, limits(ADMIN_CONNECTIONS, ADMIN_CONNECTIONS)),
@@ -223,6 +223,7 @@ impl App {
             engine,
             notifier,
             store,
+            uses,
             audit,
             observing,
             metrics_address,
@@ -239,6 +240,7 @@ impl App {
         self.engine.recover().await.map_err(failed)?;
         self.engine.look_after().await.map_err(failed)?;
         self.tasks.spawn_until_stop(self.notifier.run());
+        self.uses.save_now_and_then(&self.tasks);
         let (listener, handler, limits) = self.vending;
         let serving = server::serve(
             "vending",
@@ -259,6 +261,7 @@ impl App {
             tasks: self.tasks,
             engine: self.engine,
             store: self.store,
+            uses: self.uses,
             audit: self.audit,
             reload,
             metrics_address: self.metrics_address,
@@ -299,11 +302,23 @@ impl Running {
     pub async fn stop(&self) {
         self.tasks.stop();
         self.tasks.stopped().await;
+        self.uses.save().await;
         // Before the store, whose lock keeps the next process away from what lies beside it.
         self.audit.record(Event::new(audit::Kind::Stop, "ok"));
         self.audit.close(PATIENCE_FOR_AUDIT).await;
         self.store.close().await;
         tracing::info!("stopped");
+    }
+}
+
+fn limits(connections: usize, connections_per_uid: usize, grace: Duration) -> Limits {
+    Limits {
+        connections,
+        connections_per_uid,
+        head: HEAD,
+        headers: HEADERS,
+        header_timeout: HEADER_TIMEOUT,
+        grace,
     }
 }
 

@@ -266,6 +266,8 @@ pub enum Introspection {
     Active {
         /// `exp`, if the server says when it ends.
         expires_at: Option<Timestamp>,
+        /// `scope`, if the server says what the user consented to.
+        scope: Option<Scope>,
     },
     /// It would not.
     Inactive,

@@ -9,13 +9,15 @@ use tokio::sync::watch;
 
 use crate::authorization_server::Unverified;
 use crate::cache::{CachedToken, TokenCache};
+use crate::caller::Caller;
 use crate::clock::{Clock, Moment};
 use crate::jwt::Claims;
 use crate::metrics::Metrics;
-use crate::model::{Failure, Freshness, Service, TokenKey};
+use crate::model::{Asker, Failure, Freshness, Service, TokenKey};
 use crate::policy::Permit;
 use crate::refresh::Engine;
 use crate::secret::{Digest, Secret};
+use crate::uses::Uses;
 
 /// What a caller is told to wait where nothing better is known.
 const SHORTLY: Duration = Duration::from_secs(1);
@@ -24,6 +26,7 @@ const SHORTLY: Duration = Duration::from_secs(1);
 pub struct Broker {
     engine: Engine,
     cache: TokenCache,
+    uses: Arc<Uses>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     from_cache: Histogram,
@@ -43,12 +46,26 @@ pub struct Held {
 }
 
 impl Broker {
-    /// Vends what `engine` puts into `cache`.
+    /// Vends what `engine` puts into the cache, and notes who used it.
     #[must_use]
-    pub fn new(engine: Engine, cache: TokenCache, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        engine: Engine,
+        (cache, uses): (TokenCache, Arc<Uses>),
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let duration = |source| metrics.token_request_duration.with_label_values(&[source]);
         let (from_cache, from_refresh) = (duration("cache"), duration("refresh"));
-        Self { engine, cache, clock, metrics, from_cache, from_refresh, rejections: Rejections::default() }
+        Self {
+            engine,
+            cache,
+            uses,
+            clock,
+            metrics,
+            from_cache,
+            from_refresh,
+            rejections: Rejections::default(),
+        }
     }
 
     /// The token that `permit` is for, as `wanted`, at the moment that comes with it, within `patience`. Where it takes a
@@ -114,6 +131,12 @@ impl Broker {
         Some(now)
     }
 
+    /// The token that `permit` is for goes out to `caller`.
+    pub fn note_use(&self, permit: &Permit, token: &CachedToken, caller: &Caller, now: &Moment) {
+        let asker = Asker { uid: caller.uid(), unit: caller.unit(), run: permit.run() };
+        self.uses.note(&permit.key().grant, &token.usage, &asker, now.wall);
+    }
+
     /// Changes whenever there is another token, or none any more.
     #[must_use]
     pub fn changes(&self, key: &TokenKey) -> watch::Receiver<u64> {
@@ -133,13 +156,14 @@ impl Broker {
         self.engine.endings() == endings || self.cache.get(key).is_some()
     }
 
-    /// Says that somebody uses the token, without handing it out. `false` if there is none that could be.
+    /// Says that `caller` uses the token, without handing it out. `false` if there is none that could be.
     #[must_use]
-    pub fn touch(&self, key: &TokenKey) -> bool {
+    pub fn touch(&self, permit: &Permit, caller: &Caller) -> bool {
         let now = self.clock.now();
-        let alive = self.cache.get(key).filter(|token| !token.issued.remaining(&now).is_zero());
+        let alive = self.cache.get(permit.key()).filter(|token| !token.issued.remaining(&now).is_zero());
         alive.is_some_and(|token| {
             token.usage.touch(&now);
+            self.note_use(permit, &token, caller, &now);
             true
         })
     }

@@ -9,10 +9,12 @@ use std::time::Duration;
 use moka::sync::Cache;
 use serde_json::json;
 
-use crate::clock::Moment;
+use crate::clock::{Moment, Timestamp};
 use crate::jwt::{self, Verified};
-use crate::model::{Issued, Scope, TokenKey, TokenMark};
+use crate::model::{Asker, Issued, LastUse, Scope, TokenKey, TokenMark};
 use crate::secret::Secret;
+
+mod last_use;
 
 /// Tokens kept at most; a token takes about 3 KB with its prepared answer.
 const MOST_TOKENS: u64 = 250_000;
@@ -32,6 +34,7 @@ pub struct Usage {
     // Milliseconds of the boot clock; 0 is never.
     asked: AtomicU64,
     vouched: AtomicU64,
+    last: last_use::Slot,
 }
 
 impl Usage {
@@ -39,7 +42,8 @@ impl Usage {
     #[must_use]
     pub fn new(asked: Option<Duration>) -> Self {
         let asked = asked.map_or(0, |asked| millis(asked).max(1));
-        Self { asked: AtomicU64::new(asked), vouched: AtomicU64::new(u64::MAX) }
+        let (asked, vouched) = (AtomicU64::new(asked), AtomicU64::new(u64::MAX));
+        Self { asked, vouched, last: last_use::Slot::default() }
     }
 
     /// Somebody asks for it.
@@ -51,6 +55,29 @@ impl Usage {
     #[must_use]
     pub fn asked(&self) -> Option<Duration> {
         Some(self.asked.load(Ordering::Relaxed)).filter(|asked| *asked > 0).map(Duration::from_millis)
+    }
+
+    /// A token is handed to `asker`. Whether that is to be made known to whoever saves it.
+    #[must_use]
+    pub fn note_use(&self, asker: &Asker<'_>, at: Timestamp) -> bool {
+        self.last.note(asker, at)
+    }
+
+    /// To whom one was handed last, if any was.
+    #[must_use]
+    pub fn last_use(&self) -> Option<LastUse> {
+        self.last.get()
+    }
+
+    /// That use has been saved. Whether there is nothing newer; if so, the next one is to be made known again.
+    #[must_use]
+    pub fn is_saved(&self, saved: &LastUse) -> bool {
+        self.last.saved(saved)
+    }
+
+    /// As if none had ever been handed out.
+    pub fn forget_use(&self) {
+        self.last.forget();
     }
 
     /// The authorization server has said that the grant lives, which is good until then.
@@ -202,7 +229,7 @@ impl CachedToken {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::{Clock as _, ManualClock, Timestamp};
+    use crate::clock::{Clock as _, ManualClock};
     use crate::model::{GrantKey, ServiceName, UserName};
 
     #[test]

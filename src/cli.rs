@@ -87,8 +87,8 @@ pub fn run() -> ExitCode {
             Command::Grant(command) => grant::grant(command).await.into(),
             Command::Run(command) => run::run(command).await.into(),
             Command::Check(args) => check::check(args).await.into(),
-            Command::Status { json, socket } => status::status(&socket.admin_socket, json).await.into(),
             Command::Setup(command) => setup::setup(&command).into(),
+            Command::Status(args) => status::status(args).await.into(),
             Command::Key(KeyCommand::Generate) => key::generate().into(),
             Command::Audit(AuditCommand::Verify(args)) => audit::verify(&args).into(),
             Command::Key(KeyCommand::Rotate { json, socket }) => {

@@ -67,6 +67,9 @@ pub mod cache;
 /// Work that outlives whoever asked for it.
 pub mod flight;
 
+/// Who used which grant last.
+pub mod uses;
+
 /// Keeps grants alive.
 pub mod refresh;
 

@@ -5,6 +5,7 @@ mod excerpt;
 mod failure;
 mod grant;
 mod ids;
+mod last_use;
 mod login_url;
 mod scope;
 mod service;
@@ -13,10 +14,11 @@ mod token;
 pub use entitlement::Entitlement;
 pub use excerpt::excerpt;
 pub use failure::{Failure, Reference};
-pub use grant::{EndReason, Expiry, Grant, GrantState, Rotation, SameOrNew};
+pub use grant::{Coverage, EndReason, Expiry, Grant, GrantState, Rotation, SameOrNew};
 pub use ids::{
     GrantId, GrantKey, RequestId, RequestIds, RoleName, RunId, ServiceName, TokenKey, TokenMark, UserName,
 };
+pub use last_use::{Asker, LastUse};
 pub use login_url::LoginUrl;
 pub use scope::{Scope, ScopeError};
 pub use service::{Kind, Service, SpeaksFor};

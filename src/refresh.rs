@@ -38,6 +38,7 @@ mod adopt;
 mod ahead;
 mod audited;
 mod budget;
+mod coverage;
 mod doubts;
 mod exchange;
 mod fetch;

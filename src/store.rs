@@ -13,8 +13,8 @@ use async_trait::async_trait;
 
 use crate::clock::{Moment, Timestamp};
 use crate::model::{
-    EndReason, Expiry, Grant, GrantId, GrantKey, Issued, RoleName, Rotation, RunId, Scope, ServiceName,
-    TokenKey, UserName,
+    EndReason, Expiry, Grant, GrantId, GrantKey, Issued, LastUse, RoleName, Rotation, RunId, Scope,
+    ServiceName, TokenKey, UserName,
 };
 use crate::secret::{Digest, Secret};
 
@@ -164,6 +164,18 @@ pub trait Store: Send + Sync {
 
     /// The server has said when the grant ends by itself.
     async fn note_expiry(&self, id: &GrantId, expiry: Expiry) -> Result<(), StoreError>;
+
+    /// The server has said which scopes the user consented to.
+    async fn note_granted_scope(&self, id: &GrantId, scope: &Scope) -> Result<(), StoreError>;
+
+    /// Of these living grants, the roles that a token has come for.
+    async fn roles_had(&self, keys: &[GrantKey]) -> Result<Vec<(GrantKey, RoleName)>, StoreError>;
+
+    /// Who used these grants last, unless somebody has later. What is no grant any more, or was erased, is left out.
+    async fn note_uses(&self, uses: &[(GrantKey, LastUse)]) -> Result<(), StoreError>;
+
+    /// Who used each of these last, without those that nobody did.
+    async fn last_uses(&self, keys: &[GrantKey]) -> Result<Vec<(GrantKey, LastUse)>, StoreError>;
 
     /// When the first of each service's living grants ends by itself, of those that are known to.
     async fn earliest_expiries(&self) -> Result<Vec<(ServiceName, Timestamp)>, StoreError>;

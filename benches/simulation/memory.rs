@@ -8,7 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bursar::clock::{Moment, Timestamp};
 use bursar::model::{
-    Expiry, Grant, GrantId, GrantKey, GrantState, RoleName, Rotation, ServiceName, TokenKey, UserName,
+    Expiry, Grant, GrantId, GrantKey, GrantState, LastUse, RoleName, Rotation, Scope, ServiceName, TokenKey,
+    UserName,
 };
 use bursar::secret::{Digest, Secret};
 use bursar::store::{
@@ -107,6 +108,7 @@ impl MemoryStore {
             refreshed_at: Some(row.refreshed_at),
             in_doubt_since: row.attempt,
             expiry: Expiry::Unknown,
+            granted_scope: None,
         }
     }
 }
@@ -330,6 +332,22 @@ impl Store for MemoryStore {
 
     async fn note_expiry(&self, _: &GrantId, _: Expiry) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    async fn note_granted_scope(&self, _: &GrantId, _: &Scope) -> Result<(), StoreError> {
+        not_here()
+    }
+
+    async fn roles_had(&self, _: &[GrantKey]) -> Result<Vec<(GrantKey, RoleName)>, StoreError> {
+        not_here()
+    }
+
+    async fn note_uses(&self, _: &[(GrantKey, LastUse)]) -> Result<(), StoreError> {
+        not_here()
+    }
+
+    async fn last_uses(&self, _: &[GrantKey]) -> Result<Vec<(GrantKey, LastUse)>, StoreError> {
+        not_here()
     }
 
     async fn earliest_expiries(&self) -> Result<Vec<(ServiceName, Timestamp)>, StoreError> {

@@ -25,6 +25,7 @@ use bursar::refresh::setup::{ServerSetup, Setup};
 use bursar::refresh::{Engine, Parts};
 use bursar::store::Store;
 use bursar::tasks::Tasks;
+use bursar::uses::Uses;
 
 use crate::day::{At, Day, Request};
 use crate::ledger::{IDLE_AFTER, Ledger};
@@ -89,8 +90,10 @@ impl World {
             per_minute,
         });
         let (metrics, tasks) = (Arc::new(Metrics::new().unwrap()), Tasks::new());
+        let store: Arc<dyn Store> = Arc::new(store);
+        let uses = Arc::new(Uses::new(Arc::clone(&store)));
         let parts = Parts {
-            store: Arc::new(store) as Arc<dyn Store>,
+            store,
             cache: cache.clone(),
             owner: "us".into(),
             clock: Arc::new(clock) as Arc<dyn Clock>,
@@ -103,7 +106,7 @@ impl World {
         let engine = Engine::new(parts, setup(service, okta, per_minute, keep_alive));
         engine.recover().await.unwrap();
         engine.look_after().await.unwrap();
-        let broker = Arc::new(Broker::new(engine, cache, Arc::new(clock), metrics));
+        let broker = Arc::new(Broker::new(engine, (cache, uses), Arc::new(clock), metrics));
         Self { clock, ledger, broker, permits, tasks }
     }
 

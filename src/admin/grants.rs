@@ -12,7 +12,9 @@ use crate::api::error::Problem;
 use crate::api::grants::{LARGEST_PAGE, PAGE, cursor, describe, read_cursor};
 use crate::api::query::Query;
 use crate::clock::Timestamp;
-use crate::model::{EndReason, Grant, GrantId, GrantKey, TokenKey, UserName};
+use crate::model::{
+    Coverage, EndReason, Grant, GrantId, GrantKey, LastUse, RoleName, RunId, TokenKey, UserName,
+};
 use crate::policy::Denied;
 use crate::secret::Secret;
 use crate::store::Which;
@@ -36,17 +38,39 @@ pub(super) async fn list(admin: &Admin, query: Option<&str>) -> Result<Response<
     let more = grants.len() > limit as usize;
     grants.truncate(limit as usize);
     let next = grants.last().filter(|_| more).map(|grant| cursor(&grant.key));
-    let grants: Vec<Value> = grants.iter().map(|grant| with_warning(grant, soon)).collect();
+    let grants = described(admin, &grants, soon).await?;
     Ok(answer::json(StatusCode::OK, &json!({ "grants": grants, "next_cursor": next })))
 }
 
-/// And whether it ends by itself before `soon`.
-fn with_warning(grant: &Grant, soon: Timestamp) -> Value {
-    let mut described = describe(grant);
-    if let Some(members) = described.as_object_mut() {
-        members.insert("ending".to_owned(), json!(grant.ends_before(soon)));
-    }
-    described
+/// Grants as administrators see them: also whether each ends by itself before `soon`, what it covers, and who used it last.
+async fn described(admin: &Admin, grants: &[Grant], soon: Timestamp) -> Result<Vec<Value>, Problem> {
+    let keys: Vec<GrantKey> = grants.iter().map(|grant| grant.key.clone()).collect();
+    let uses = admin.uses.last_uses(&keys).await?;
+    let had = admin.store.roles_had(&keys).await?;
+    let describe = |grant: &Grant| {
+        let mut described = describe(grant);
+        let last = uses.get(&grant.key);
+        if let Some(members) = described.as_object_mut() {
+            let mut put = |name: &str, value: Value| members.insert(name.to_owned(), value);
+            put("ending", json!(grant.ends_before(soon)));
+            put("granted_scope", json!(grant.granted_scope.as_ref().map(ToString::to_string)));
+            let had = had.iter().filter(|(key, _)| *key == grant.key).map(|(_, role)| role);
+            put("granted_roles", roles(&admin.engine.coverage(grant, had)));
+            put("last_used_at", json!(last.map(|last| last.at.to_string())));
+            put("last_used_by", json!(last.map(used_by)));
+        }
+        described
+    };
+    Ok(grants.iter().map(describe).collect())
+}
+
+fn roles(coverage: &[(RoleName, Coverage)]) -> Value {
+    let member = |(role, covered): &(RoleName, Coverage)| (role.to_string(), json!(covered.as_str()));
+    Value::Object(coverage.iter().map(member).collect())
+}
+
+fn used_by(last: &LastUse) -> Value {
+    json!({ "uid": last.uid, "unit": last.unit, "run": last.run.as_ref().map(RunId::as_str) })
 }
 
 pub(super) async fn import(
@@ -115,6 +139,7 @@ const OUT_OF_REACH: [&str; 4] = [
 /// Every trace of a user, as far as it is here; 202 while a server has yet to be told.
 pub(super) async fn erase(admin: &Admin, user: &UserName) -> Result<Response<Full<Bytes>>, Problem> {
     let (grants, left) = admin.engine.erase(user, PATIENCE).await?;
+    admin.uses.forget(user);
     let body = json!({
         "user": user.as_str(), "grants": grants, "left": left, "out_of_reach": OUT_OF_REACH,
     });

@@ -61,6 +61,7 @@ pub(super) fn answer(
         return None;
     }
     let now = api.broker.again(&last.held)?;
+    api.broker.note_use(&last.permit, &last.held.token, caller, &now);
     let left = last.held.token.issued.remaining(&now).as_secs();
     if last.body.0 != left && !last.text {
         last.body = (left, last.held.token.json(&now).into());

@@ -149,6 +149,7 @@ impl Stream {
                     Ok(_) if !is_recorded => (Said::Nothing, Bytes::new()),
                     Ok((held, now)) => {
                         look = false;
+                        broker.note_use(&permit, &held.token, &self.caller, &now);
                         let news = Said::Token(held.token.version);
                         (news, event("token", &held.token.json(&now)))
                     }
@@ -176,7 +177,7 @@ impl Stream {
                 }
                 _ = beat.tick() => {
                     // Who listens uses the token. Where there is none to be had, only a change is worth a look.
-                    look |= !broker.touch(key) && !matches!(said, Said::LoginRequired(_));
+                    look |= !broker.touch(&permit, &self.caller) && !matches!(said, Said::LoginRequired(_));
                     if !self.send(COMMENT).await {
                         return;
                     }

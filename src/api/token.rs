@@ -62,6 +62,7 @@ pub(super) async fn vend(
                 continue;
             }
         }
+        api.broker.note_use(&permit, token, caller, &now);
         tracing::debug!(grant = %key.grant, role = ?key.role, version = token.version, "vended");
         let text = wants_text(request);
         let body: Bytes =

@@ -318,6 +318,12 @@ impl AuthorizationServer for Client {
         match (answer.status, body.get("active").and_then(serde_json::Value::as_bool)) {
             (StatusCode::OK, Some(true)) => Introspection::Active {
                 expires_at: body.get("exp").and_then(serde_json::Value::as_i64).map(Timestamp::from_secs),
+                scope: body
+                    .get("scope")
+                    .and_then(serde_json::Value::as_str)
+                    .map(Scope::from_wire)
+                    // What is only about the login says nothing of what tokens may do.
+                    .filter(|scope| !scope.of_the_token().is_empty()),
             },
             (StatusCode::OK, Some(false)) => Introspection::Inactive,
             (status, _) => {

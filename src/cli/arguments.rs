@@ -47,14 +47,8 @@ pub(super) enum Command {
     )]
     Check(CheckArgs),
     /// The running sidecar at a glance, by the admin socket
-    #[command(after_help = "Example:\n  bursar status")]
-    Status {
-        /// As the socket answers
-        #[arg(long)]
-        json: bool,
-        #[command(flatten)]
-        socket: AdminSocket,
-    },
+    #[command(after_help = "Example:\n  bursar status --watch")]
+    Status(StatusArgs),
     /// Print what to enter in Okta, Snowflake or Databricks, with this configuration's own values
     #[command(subcommand, after_help = "Example:\n  bursar setup okta --config bursar.toml")]
     Setup(SetupCommand),
@@ -356,6 +350,21 @@ pub(super) struct VerifyArgs {
     pub(super) json: bool,
 }
 
+#[derive(Args)]
+pub(super) struct StatusArgs {
+    /// As the socket answers; with --watch a line each time
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Again and again, until Ctrl-C, or q and Enter
+    #[arg(long)]
+    pub(super) watch: bool,
+    /// How often
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = watch_interval, requires = "watch")]
+    pub(super) interval: Duration,
+    #[command(flatten)]
+    pub(super) socket: AdminSocket,
+}
+
 #[derive(Subcommand)]
 pub(super) enum ConfigCommand {
     /// Print a configuration with every key
@@ -375,6 +384,13 @@ fn token_lifetime(text: &str) -> Result<Duration, String> {
     let lifetime = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     let sane = (4..=86_400).contains(&lifetime.as_secs()) && lifetime.subsec_nanos() == 0;
     if sane { Ok(lifetime) } else { Err("must be whole seconds, from 4s to 24h".to_owned()) }
+}
+
+/// Each look costs the sidecar a look at all its grants.
+fn watch_interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let sane = (Duration::from_millis(500)..=Duration::from_hours(1)).contains(&interval);
+    if sane { Ok(interval) } else { Err("must be from 500ms to 1h".to_owned()) }
 }
 
 #[cfg(test)]

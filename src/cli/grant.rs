@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use hyper::Method;
+use nix::unistd::User;
 use serde_json::Value;
 
 use crate::cli::arguments::{GrantCommand, OneGrant};
@@ -59,7 +60,7 @@ async fn list(socket: &Path, filters: [(&str, Option<String>); 4], as_json: bool
                 terminal::out(&format!("{grant}\n"));
             } else {
                 if first {
-                    terminal::out(&row(["SERVICE", "USER", "STATE", "REFRESHED", "ENDS"]));
+                    terminal::out(&row(["SERVICE", "USER", "STATE", "REFRESHED", "ENDS", "USED"]));
                 }
                 let text = |member: &str| grant.get(member).and_then(Value::as_str).unwrap_or("-");
                 terminal::out(&row([
@@ -68,6 +69,7 @@ async fn list(socket: &Path, filters: [(&str, Option<String>); 4], as_json: bool
                     text("state"),
                     text("refreshed_at"),
                     text("expires_at"),
+                    text("last_used_at"),
                 ]));
             }
             first = false;
@@ -120,12 +122,42 @@ fn path(service: &str, user: &str) -> String {
 
 fn print(grant: &Value) {
     for (name, value) in grant.as_object().into_iter().flatten() {
-        let value = value.as_str().unwrap_or("-");
-        terminal::out(&format!("{name:16}{value}\n"));
+        terminal::out(&format!("{name:16}{}\n", shown(name, value)));
     }
 }
 
-fn row(columns: [&str; 5]) -> String {
-    let [service, user, state, refreshed, ends] = columns;
-    format!("{service:16}{user:36}{state:18}{refreshed:22}{ends}\n")
+fn shown(name: &str, value: &Value) -> String {
+    match (name, value) {
+        ("last_used_by", Value::Object(_)) => used_by(value),
+        (_, Value::String(text)) => text.clone(),
+        (_, Value::Bool(yes)) => if *yes { "yes" } else { "no" }.to_owned(),
+        (_, Value::Object(members)) if !members.is_empty() => {
+            let member =
+                |(name, value): (&String, &Value)| format!("{name} {}", value.as_str().unwrap_or("-"));
+            members.iter().map(member).collect::<Vec<_>>().join(", ")
+        }
+        _ => "-".to_owned(),
+    }
+}
+
+/// The caller by number, and by name where this machine has one for it.
+fn used_by(caller: &Value) -> String {
+    let uid = caller.get("uid").and_then(Value::as_u64).and_then(|uid| u32::try_from(uid).ok());
+    let name =
+        uid.and_then(|uid| User::from_uid(uid.into()).ok().flatten()).map(|user| format!(" ({})", user.name));
+    let part = |member: &str, what: &str| {
+        caller.get(member).and_then(Value::as_str).map(|text| format!(", {what} {text}")).unwrap_or_default()
+    };
+    format!(
+        "uid {}{}{}{}",
+        uid.map_or_else(|| "-".to_owned(), |uid| uid.to_string()),
+        name.unwrap_or_default(),
+        part("unit", "unit"),
+        part("run", "run")
+    )
+}
+
+fn row(columns: [&str; 6]) -> String {
+    let [service, user, state, refreshed, ends, used] = columns;
+    format!("{service:16}{user:36}{state:18}{refreshed:22}{ends:22}{used}\n")
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::clock::{Moment, Timestamp};
-use crate::model::GrantKey;
+use crate::model::{GrantKey, Scope};
 
 /// What the store tells of a grant to those who have no business with its refresh token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,19 @@ pub struct Grant {
     pub in_doubt_since: Option<Moment>,
     /// When it ends, however often it is used.
     pub expiry: Expiry,
+    /// What the user consented to, where the server has said so.
+    pub granted_scope: Option<Scope>,
+}
+
+/// Whether a grant covers a role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coverage {
+    /// A token for it has come, or the server says that the user consented to it.
+    Granted,
+    /// The server refused it lately, or says what the user consented to and the role is not among it.
+    Refused,
+    /// Nobody has asked for it yet.
+    Unknown,
 }
 
 /// When a grant ends by itself: at Okta a rotated refresh token inherits the end of the first one.
@@ -143,6 +156,7 @@ words!(EndReason {
     RoleNotGranted = "role_not_granted",
     Lost = "lost",
 });
+words!(Coverage { Granted = "granted", Refused = "refused", Unknown = "unknown" });
 words!(Rotation { Unknown = "unknown", Persistent = "persistent", Rotating = "rotating" });
 
 #[cfg(test)]

@@ -225,12 +225,15 @@ impl Inner {
             self.wait_for_budget(door).await?;
         }
         match door.server.introspect(&newest.refresh_token).await {
-            Introspection::Active { expires_at } => {
+            Introspection::Active { expires_at, scope } => {
                 let expiry = expires_at.map_or(Expiry::Never, Expiry::At);
                 if grant.expiry != expiry {
                     store.note_expiry(id, expiry).await.map_err(|error| store_failure(&error))?;
                     self.expiries.notify_one();
                     self.news.notify_one();
+                }
+                if let Some(scope) = scope.filter(|scope| grant.granted_scope.as_ref() != Some(scope)) {
+                    store.note_granted_scope(id, &scope).await.map_err(|error| store_failure(&error))?;
                 }
                 if let Some(liveness) = door.liveness {
                     vouch(liveness);

@@ -8,7 +8,9 @@ use async_trait::async_trait;
 
 use crate::clock::{Clock, Moment, Timestamp};
 use crate::metrics::Metrics;
-use crate::model::{Expiry, Grant, GrantId, GrantKey, RoleName, RunId, ServiceName, UserName};
+use crate::model::{
+    Expiry, Grant, GrantId, GrantKey, LastUse, RoleName, RunId, Scope, ServiceName, UserName,
+};
 use crate::ready::{Latch, Ready};
 use crate::secret::Digest;
 use crate::store::keyring::Keyring;
@@ -182,6 +184,18 @@ impl<S: Store> Store for MeteredStore<S> {
     }
     async fn note_expiry(&self, id: &GrantId, expiry: Expiry) -> Result<(), StoreError> {
         self.measured("note_expiry", self.inner.note_expiry(id, expiry)).await
+    }
+    async fn note_granted_scope(&self, id: &GrantId, scope: &Scope) -> Result<(), StoreError> {
+        self.measured("note_granted_scope", self.inner.note_granted_scope(id, scope)).await
+    }
+    async fn roles_had(&self, keys: &[GrantKey]) -> Result<Vec<(GrantKey, RoleName)>, StoreError> {
+        self.measured("roles_had", self.inner.roles_had(keys)).await
+    }
+    async fn note_uses(&self, uses: &[(GrantKey, LastUse)]) -> Result<(), StoreError> {
+        self.measured("note_uses", self.inner.note_uses(uses)).await
+    }
+    async fn last_uses(&self, keys: &[GrantKey]) -> Result<Vec<(GrantKey, LastUse)>, StoreError> {
+        self.measured("last_uses", self.inner.last_uses(keys)).await
     }
     async fn earliest_expiries(&self) -> Result<Vec<(ServiceName, Timestamp)>, StoreError> {
         self.measured("earliest_expiries", self.inner.earliest_expiries()).await

@@ -7,7 +7,8 @@ use sqlx::sqlite::SqliteRow;
 
 use crate::clock::{BootId, Moment, Timestamp};
 use crate::model::{
-    EndReason, Expiry, Grant, GrantId, GrantKey, GrantState, Issued, Rotation, ServiceName, UserName,
+    EndReason, Expiry, Grant, GrantId, GrantKey, GrantState, Issued, LastUse, Rotation, RunId, Scope,
+    ServiceName, UserName,
 };
 use crate::secret::Digest;
 use crate::store::StoreError;
@@ -135,6 +136,17 @@ impl<'a> Reader<'a> {
             refreshed_at: self.get::<Option<i64>>("refreshed_at")?.map(Timestamp::from_millis),
             in_doubt_since: self.attempt()?,
             expiry: self.expiry()?,
+            granted_scope: self.get::<Option<&str>>("granted_scope")?.map(Scope::from_wire),
+        })
+    }
+
+    pub(super) fn last_use(&self) -> Result<LastUse, StoreError> {
+        let run = self.get::<Option<&str>>("run")?;
+        Ok(LastUse {
+            at: Timestamp::from_millis(self.get("used_at")?),
+            uid: u32::try_from(self.get::<i64>("uid")?).map_err(|_| self.inconsistent("uid"))?,
+            unit: self.get::<Option<&str>>("unit")?.map(str::to_owned),
+            run: run.map(|run| RunId::parse(run).ok_or_else(|| self.inconsistent("run"))).transpose()?,
         })
     }
 

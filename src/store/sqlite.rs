@@ -17,7 +17,7 @@ use sqlx::sqlite::{
 use sqlx::{QueryBuilder, Sqlite};
 
 use crate::clock::{Moment, Timestamp};
-use crate::model::{Expiry, Grant, GrantId, GrantKey, RoleName, Scope, ServiceName, UserName};
+use crate::model::{Expiry, Grant, GrantId, GrantKey, LastUse, RoleName, Scope, ServiceName, UserName};
 use crate::secret::Digest;
 use crate::store::keyring::Keyring;
 use crate::store::row::{Reader, readable};
@@ -39,6 +39,7 @@ mod reseal;
 mod revocations;
 mod runs;
 mod upkeep;
+mod uses;
 
 use columns::{of_row, role_column};
 pub(super) use file::beside;
@@ -147,7 +148,7 @@ impl Store for SqliteStore {
         // Only the conditions that there are, so that each finds its index.
         let mut query = QueryBuilder::<Sqlite>::new(
             "SELECT service, user, ended_reason, ended_at, rotation, registration, version, created_at, refreshed_at,
-                attempt_wall, attempt_boot, attempt_boot_id, expires_at, expiry_known
+                attempt_wall, attempt_boot, attempt_boot_id, expires_at, expiry_known, granted_scope
              FROM grants WHERE candidate = '' AND user <> ''",
         );
         if let Some(service) = &which.service {
@@ -368,6 +369,22 @@ impl Store for SqliteStore {
 
     async fn note_expiry(&self, id: &GrantId, expiry: Expiry) -> Result<(), StoreError> {
         self.put_expiry(id, expiry).await
+    }
+
+    async fn note_granted_scope(&self, id: &GrantId, scope: &Scope) -> Result<(), StoreError> {
+        self.put_granted_scope(id, scope).await
+    }
+
+    async fn roles_had(&self, keys: &[GrantKey]) -> Result<Vec<(GrantKey, RoleName)>, StoreError> {
+        self.roles_with_tokens(keys).await
+    }
+
+    async fn note_uses(&self, uses: &[(GrantKey, LastUse)]) -> Result<(), StoreError> {
+        self.put_uses(uses).await
+    }
+
+    async fn last_uses(&self, keys: &[GrantKey]) -> Result<Vec<(GrantKey, LastUse)>, StoreError> {
+        self.uses_of(keys).await
     }
 
     async fn earliest_expiries(&self) -> Result<Vec<(ServiceName, Timestamp)>, StoreError> {

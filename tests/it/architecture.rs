@@ -30,6 +30,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("authorization_server", &["clock", "entropy", "guarded", "jwt", "metrics", "model", "secret"]),
     // Who is told.
     ("notify", &["audit", "authorization_server", "clock", "entropy", "metrics", "model", "secret", "store"]),
+    ("uses", &["cache", "clock", "model", "store", "tasks"]),
     // The engine.
     (
         "refresh",
@@ -52,7 +53,19 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ),
     (
         "broker",
-        &["authorization_server", "cache", "clock", "jwt", "metrics", "model", "policy", "refresh", "secret"],
+        &[
+            "authorization_server",
+            "cache",
+            "caller",
+            "clock",
+            "jwt",
+            "metrics",
+            "model",
+            "policy",
+            "refresh",
+            "secret",
+            "uses",
+        ],
     ),
     (
         "runs",
@@ -103,6 +116,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "server",
             "store",
             "tasks",
+            "uses",
         ],
     ),
     // The process.
@@ -166,6 +180,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "socket",
             "store",
             "tasks",
+            "uses",
         ],
     ),
     ("dev", &["clock", "entropy", "secret", "store", "tasks"]),

@@ -23,10 +23,10 @@ async fn status_is_a_glance_and_json_for_machines() {
     for expected in [
         "bursar 0.",
         ", ready\n",
-        "authorization server snowflake: open, ",
-        "grants of databricks: 1 active\n",
-        "next refreshes, of what is still in use then:\n",
-        "snowflake of alice@example.com, role ANALYST\n",
+        "\nsnowflake             open   [#         ] ",
+        "\nGRANTS OF   ACTIVE\ndatabricks       1\n",
+        "\naccess tokens: 3 cached, 3 in use\n",
+        "  snowflake   alice@example.com  ANALYST\n",
     ] {
         assert!(said.contains(expected), "{expected:?} in {said}");
     }

@@ -48,4 +48,6 @@ mod store_contract;
 mod support;
 mod tampering;
 mod upkeep;
+mod uses;
 mod vending;
+mod watching;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use bursar::clock::{BootId, Moment, Timestamp};
 use bursar::entropy::SystemEntropy;
 use bursar::model::{
-    EndReason, GrantId, GrantKey, GrantState, Issued, RoleName, Rotation, Scope, ServiceName, UserName,
+    EndReason, GrantId, GrantKey, GrantState, Issued, LastUse, RoleName, Rotation, RunId, Scope, ServiceName,
+    UserName,
 };
 use bursar::secret::{Digest, Secret};
 use bursar::store::seal::{Sealer, generate_key};
@@ -423,4 +424,95 @@ async fn the_clients_own_row_is_nobodys_grant() {
     assert!(store.in_doubt().await.unwrap().is_empty());
     let done = store.commit(&own, attempt.version, &answer(None, "a1", None)).await.unwrap();
     assert_eq!(done, Committed::Done(attempt.version + 1));
+}
+
+fn last_use(seconds: u64, uid: u32) -> LastUse {
+    let unit = (uid == 0).then(|| "airflow.service".to_owned());
+    LastUse { at: at(seconds).wall, uid, unit, run: RunId::parse("run-1").filter(|_| uid == 0) }
+}
+
+#[tokio::test]
+async fn who_used_a_grant_last_is_kept_until_it_is_erased() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    let (alice, bob) = (key("alice"), key("bob"));
+    grant(&store, "alice", "r1").await;
+    let note = async |store: &dyn Store, user: &GrantKey, last: LastUse| {
+        store.note_uses(&[(user.clone(), last)]).await.unwrap();
+    };
+    assert!(store.last_uses(std::slice::from_ref(&alice)).await.unwrap().is_empty());
+    note(&store, &alice, last_use(5, 0)).await;
+    note(&store, &alice, last_use(3, 1000)).await;
+    note(&store, &bob, last_use(9, 1000)).await;
+    let both = [bob.clone(), alice.clone()];
+    assert_eq!(
+        store.last_uses(&both).await.unwrap(),
+        [(alice.clone(), last_use(5, 0))],
+        "the latest, of grants"
+    );
+    note(&store, &alice, last_use(7, 1000)).await;
+    store.close().await;
+    drop(store);
+    let store = scene.open().await;
+    grant(&store, "alice", "r2").await;
+    assert_eq!(
+        store.last_uses(&both).await.unwrap(),
+        [(alice.clone(), last_use(7, 1000))],
+        "another consent is the same grant to whoever looks at it"
+    );
+    store.revoke(&id("alice"), &alice, at(10).wall).await.unwrap();
+    assert_eq!(store.last_uses(&both).await.unwrap().len(), 1);
+    assert!(store.erase(&alice).await.unwrap());
+    assert!(store.last_uses(&both).await.unwrap().is_empty());
+    note(&store, &alice, last_use(11, 1000)).await;
+    assert!(store.last_uses(&both).await.unwrap().is_empty(), "what comes late does not bring it back");
+}
+
+#[tokio::test]
+async fn more_grants_are_asked_about_than_fit_into_one_question() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    let keys: Vec<GrantKey> = (0..1100).map(|number| key(&format!("user{number}"))).collect();
+    for user in ["user0", "user1099"] {
+        grant(&store, user, user).await;
+    }
+    let uses: Vec<_> = keys.iter().map(|key| (key.clone(), last_use(1, 0))).collect();
+    store.note_uses(&uses).await.unwrap();
+    assert_eq!(store.last_uses(&keys).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn what_a_grant_covers_is_known_once_it_has_been_said_and_of_that_consent_only() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    let granted = async |store: &dyn Store| store.grant(&id("alice")).await.unwrap().unwrap().granted_scope;
+    grant(&store, "alice", "r1").await;
+    assert_eq!(granted(&store).await, None);
+    let before = store.grant(&id("alice")).await.unwrap().unwrap().version;
+    store.note_granted_scope(&id("alice"), &Scope::from_wire("b a offline_access")).await.unwrap();
+    store.close().await;
+    drop(store);
+    let store = scene.open().await;
+    assert_eq!(granted(&store).await, Some(Scope::from_wire("a b offline_access")));
+    let listed = store.grants(&Which::default(), None, 10).await.unwrap();
+    assert_eq!(listed[0].granted_scope, Some(Scope::from_wire("a b offline_access")));
+    assert_eq!(listed[0].version, before, "no write of an exchange under way is in vain for it");
+    grant(&store, "alice", "r2").await;
+    assert_eq!(granted(&store).await, None);
+}
+
+#[tokio::test]
+async fn the_roles_that_tokens_came_for_are_known_while_the_grant_lives() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    let keys = [key("alice"), key("bob")];
+    grant(&store, "alice", "r1").await;
+    for role in [None, Some("ANALYST")] {
+        let attempt = begin(&store, &id("alice"), 0).await;
+        store.commit(&id("alice"), attempt.version, &answer(None, "a1", role)).await.unwrap();
+    }
+    let analyst = RoleName::parse("ANALYST").unwrap();
+    assert_eq!(store.roles_had(&keys).await.unwrap(), [(key("alice"), analyst)]);
+    store.revoke(&id("alice"), &key("alice"), at(1).wall).await.unwrap();
+    assert!(store.roles_had(&keys).await.unwrap().is_empty());
 }

@@ -17,6 +17,8 @@ pub(super) fn migrations() -> Migrator {
         ("ended_runs", include_str!("../migrations/sqlite/0004_ended_runs.sql")),
         ("keys", include_str!("../migrations/sqlite/0005_keys.sql")),
         ("notices", include_str!("../migrations/sqlite/0006_notices.sql")),
+        ("last_use", include_str!("../migrations/sqlite/0007_last_use.sql")),
+        ("granted_scope", include_str!("../migrations/sqlite/0008_granted_scope.sql")),
     ];
     let migration = |(version, (name, sql)): (i64, (&'static str, &'static str))| {
         Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)

@@ -10,6 +10,7 @@ use crate::store::row::{Reader, readable};
 use crate::store::seal::Purpose;
 use crate::store::sqlite::SqliteStore;
 use crate::store::sqlite::columns::{candidate_column, of_row};
+use crate::store::sqlite::uses::forget_use;
 use crate::store::{PendingRevocation, StoreError, Tombstone};
 
 impl SqliteStore {
@@ -173,15 +174,20 @@ impl SqliteStore {
     }
 
     pub(super) async fn forget_tombstone(&self, key: &GrantKey) -> Result<bool, StoreError> {
+        let mut transaction = self.pool.begin().await?;
         // `secure_delete` overwrites what stood there.
         let erased = sqlx::query(
             "DELETE FROM grants WHERE service = ? AND user = ? AND candidate = '' AND refresh_token = x''",
         )
         .bind(key.service.as_str())
         .bind(key.user.as_str())
-        .execute(&self.pool)
+        .execute(&mut *transaction)
         .await?
         .rows_affected();
+        if erased > 0 {
+            forget_use(&mut transaction, key).await?;
+        }
+        transaction.commit().await?;
         self.forget_the_log().await?;
         Ok(erased > 0)
     }

@@ -85,7 +85,7 @@ impl Okta {
         let (this, token) = (Arc::clone(self), token.expose().to_owned());
         self.send(deadline, move || match this.retired_for(&token) {
             Some(age) if age >= this.leeway => Introspection::Inactive,
-            _ => Introspection::Active { expires_at: None },
+            _ => Introspection::Active { expires_at: None, scope: None },
         })
     }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bursar::clock::{Moment, Timestamp};
 use bursar::model::{
-    Expiry, Grant, GrantId, GrantKey, GrantState, RoleName, Rotation, ServiceName, TokenKey, UserName,
+    Expiry, Grant, GrantId, GrantKey, GrantState, LastUse, RoleName, Rotation, Scope, ServiceName, TokenKey,
+    UserName,
 };
 use bursar::secret::{Digest, Secret};
 use bursar::store::{
@@ -207,6 +208,7 @@ impl Store for Memory {
             refreshed_at: None,
             in_doubt_since: None,
             expiry: Expiry::Unknown,
+            granted_scope: None,
         };
         let refresh_token = candidate.refresh_token.clone();
         let origin = refresh_token.digest();
@@ -288,6 +290,25 @@ impl Store for Memory {
             row.grant.expiry = expiry;
         }
         Ok(())
+    }
+
+    async fn note_granted_scope(&self, id: &GrantId, scope: &Scope) -> Result<(), StoreError> {
+        if let Some(row) = self.0.lock().unwrap().grants.get_mut(id) {
+            row.grant.granted_scope = Some(scope.clone());
+        }
+        Ok(())
+    }
+
+    async fn roles_had(&self, _: &[GrantKey]) -> Result<Vec<(GrantKey, RoleName)>, StoreError> {
+        unreachable!("nobody lists")
+    }
+
+    async fn note_uses(&self, _: &[(GrantKey, LastUse)]) -> Result<(), StoreError> {
+        unreachable!("nobody notes")
+    }
+
+    async fn last_uses(&self, _: &[GrantKey]) -> Result<Vec<(GrantKey, LastUse)>, StoreError> {
+        unreachable!("nobody lists")
     }
 
     async fn earliest_expiries(&self) -> Result<Vec<(ServiceName, Timestamp)>, StoreError> {

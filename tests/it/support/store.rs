@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bursar::clock::{Moment, Timestamp};
-use bursar::model::{Expiry, Grant, GrantId, GrantKey, RoleName, ServiceName, UserName};
+use bursar::model::{Expiry, Grant, GrantId, GrantKey, LastUse, RoleName, Scope, ServiceName, UserName};
 use bursar::secret::Digest;
 use bursar::store::{
     Begun, Candidate, Commit, Committed, InUse, Lease, Newest, PendingRevocation, Settled, Store, StoreError,
@@ -70,6 +70,10 @@ hooked! {
     fn unused(service: &ServiceName, before: Timestamp, after: Option<&Unused>, limit: u32) -> Vec<Unused>;
     fn newest(id: &GrantId) -> Option<Newest>;
     fn note_expiry(id: &GrantId, expiry: Expiry) -> ();
+    fn note_granted_scope(id: &GrantId, scope: &Scope) -> ();
+    fn roles_had(keys: &[GrantKey]) -> Vec<(GrantKey, RoleName)>;
+    fn note_uses(uses: &[(GrantKey, LastUse)]) -> ();
+    fn last_uses(keys: &[GrantKey]) -> Vec<(GrantKey, LastUse)>;
     fn earliest_expiries() -> Vec<(ServiceName, Timestamp)>;
     fn spill(id: &GrantId, version: i64, answer: &Commit) -> ();
 }
