@@ -12,6 +12,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde_json::json;
 
+use crate::admin::audited::Errand;
 use crate::admin::keys::KeyRotation;
 use crate::api::Api;
 use crate::api::answer::{self, request_id};
@@ -33,6 +34,8 @@ mod audited;
 
 /// One real refresh, to look at what comes of it.
 mod check;
+/// Consents, for who connects from a terminal.
+pub mod consents;
 
 /// Grants: list, import, refresh, revoke; and users, who are forgotten.
 mod grants;
@@ -64,6 +67,8 @@ pub struct Admin {
     pub reload: Arc<dyn Reload>,
     /// Seals the store anew.
     pub keys: KeyRotation,
+    /// Where users are asked who connect from a terminal.
+    pub desk: Arc<consents::Desk>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// When the process began.
@@ -107,10 +112,9 @@ impl Handler for Admin {
         // What was asked for is done, and recorded, whether or not who asked waits for the answer.
         let (this, caller, name) = (Arc::clone(self), caller.clone(), id.clone());
         let answering = self.api.tasks.spawn(async move {
-            let result = this.route(&request, &mut body).await;
-            if let Some(event) =
-                audited::event(&caller, &id, &request, &result).filter(|_| this.audit.is_on())
-            {
+            let mut errand = Errand::new(caller.clone(), id.clone());
+            let result = this.route(&request, &mut body, &mut errand).await;
+            if let Some(event) = audited::event(&errand, &request, &result).filter(|_| this.audit.is_on()) {
                 this.audit.record(event);
             }
             answer::conclude(result, &id, &caller, &mut body, || Some(0)).await
@@ -120,7 +124,12 @@ impl Handler for Admin {
 }
 
 impl Admin {
-    async fn route(&self, request: &Parts, body: &mut Incoming) -> Result<Response<Full<Bytes>>, Problem> {
+    async fn route(
+        &self,
+        request: &Parts,
+        body: &mut Incoming,
+        errand: &mut Errand,
+    ) -> Result<Response<Full<Bytes>>, Problem> {
         answer::check_head(request)?;
         let path = request.uri.path().to_owned();
         let parts: Vec<&str> = path.split('/').skip(1).collect();
@@ -159,13 +168,33 @@ impl Admin {
             },
             (&Method::POST, ["v1", "keys", "rotate"]) => self.keys.rotate().await,
             (&Method::GET | &Method::HEAD, ["v1", "keys", "rotate"]) => self.keys.progress(),
+            (&Method::POST, ["v1", "authorizations"]) => {
+                consents::begin(self, &body::read(body).await?, errand).await
+            }
+            (&Method::POST, ["v1", "authorizations", id]) => {
+                consents::finish(self, id, &body::read(body).await?, errand).await
+            }
+            (&Method::POST, ["v1", "device-authorizations"]) => {
+                consents::begin_device(self, &body::read(body).await?, errand).await
+            }
+            (&Method::GET | &Method::HEAD, ["v1", "device-authorizations", id]) => {
+                consents::device(self, id, errand)
+            }
+            (&Method::POST, ["v1", "password-grants"]) => {
+                consents::by_password(self, &body::read(body).await?, errand).await
+            }
             (_, ["v1", "keys", "rotate"]) => Err(Problem::method_not_allowed("GET, HEAD, POST")),
-            (_, ["v1", "grants" | "status"]) => Err(Problem::method_not_allowed("GET, HEAD")),
+            (_, ["v1", "grants" | "status"] | ["v1", "device-authorizations", _]) => {
+                Err(Problem::method_not_allowed("GET, HEAD"))
+            }
             (_, ["v1", "grants", _, _]) => Err(Problem::method_not_allowed("PUT, DELETE")),
             (_, ["v1", "users" | "runs", _]) => Err(Problem::method_not_allowed("DELETE")),
-            (_, ["v1", "grants", _, _, "refresh" | "check"] | ["v1", "reload"]) => {
-                Err(Problem::method_not_allowed("POST"))
-            }
+            (
+                _,
+                ["v1", "grants", _, _, "refresh" | "check"]
+                | ["v1", "authorizations", _]
+                | ["v1", "reload" | "authorizations" | "device-authorizations" | "password-grants"],
+            ) => Err(Problem::method_not_allowed("POST")),
             _ => Err(Problem::not_found("there is nothing here; see GET /v1/grants and GET /v1/status")),
         }
     }
@@ -193,7 +222,11 @@ impl Admin {
     }
 
     fn service(&self, name: &str) -> Result<Arc<Service>, Problem> {
-        let name = ServiceName::parse(&decode(name));
+        self.service_named(&decode(name))
+    }
+
+    fn service_named(&self, name: &str) -> Result<Arc<Service>, Problem> {
+        let name = ServiceName::parse(name);
         name.and_then(|name| self.engine.service(&name)).ok_or_else(Problem::unknown_service)
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, watch};
 
+use crate::admin::consents::Desk;
 use crate::admin::keys::KeyRotation;
 use crate::admin::observe::{Observe, Observing};
 use crate::admin::{Admin, Reload};
@@ -18,6 +19,7 @@ use crate::broker::Broker;
 use crate::cache::TokenCache;
 use crate::caller::{Look, overflow_uid};
 use crate::clock::{Clock, SystemClock};
+use crate::consent::Consents;
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::hardening::Reach;
 use crate::metrics::Metrics;
@@ -206,6 +208,7 @@ impl App {
             api: Arc::clone(&api),
             reload,
             keys: KeyRotation::new(keys, tasks.clone()),
+            desk: desk(&engine, &clock, &entropy, &metrics),
             started: clock.now(),
             clock,
             ids: RequestIds::new(&*entropy),
@@ -320,6 +323,17 @@ fn limits(connections: usize, connections_per_uid: usize, grace: Duration) -> Li
         header_timeout: HEADER_TIMEOUT,
         grace,
     }
+}
+
+/// Where users are asked from a terminal.
+fn desk(
+    engine: &Engine,
+    clock: &Arc<dyn Clock>,
+    entropy: &Arc<dyn Entropy>,
+    metrics: &Arc<Metrics>,
+) -> Arc<Desk> {
+    let consents = Consents::new(engine.clone(), Arc::clone(clock), Arc::clone(entropy), Arc::clone(metrics));
+    Arc::new(Desk::new(consents, Arc::clone(clock), Arc::clone(entropy)))
 }
 
 /// On what terms workers get something, by this configuration.

@@ -17,6 +17,8 @@ mod config;
 mod dev;
 mod grant;
 mod key;
+/// Connects a user.
+mod login;
 mod manual;
 mod run;
 mod serve;
@@ -84,6 +86,7 @@ pub fn run() -> ExitCode {
             #[cfg(feature = "dev")]
             Command::Dev(args) => dev::dev(args).await,
             Command::Token(args) => token::token(args).await.into(),
+            Command::Login(args) => login::login(args).await.into(),
             Command::Grant(command) => grant::grant(command).await.into(),
             Command::Run(command) => run::run(command).await.into(),
             Command::Check(args) => check::check(args).await.into(),

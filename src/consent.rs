@@ -26,6 +26,8 @@ use crate::secret::Secret;
 
 /// What came back with the browser.
 pub mod callback;
+/// A code that is typed elsewhere.
+mod device;
 /// Where the browser is sent.
 mod pending;
 /// Whose it is.
@@ -34,6 +36,7 @@ mod proof;
 mod refused;
 
 pub use callback::Callback;
+pub use device::Device;
 pub use pending::Pending;
 pub use refused::Refused;
 
@@ -94,6 +97,8 @@ pub struct Connected {
     pub identity: Identity,
     /// The grant, if one was asked for.
     pub grant: Option<Grant>,
+    /// What was granted.
+    pub granted: Scope,
 }
 
 impl Consents {
@@ -203,8 +208,8 @@ impl Consents {
         match pending.purpose {
             Purpose::Connect(_) => self.connect(&service, tokens, proof).await,
             Purpose::SignIn => {
-                let (identity, _granted) = self.prove(&service, &tokens, &proof).await?;
-                Ok(Connected { identity, grant: None })
+                let (identity, granted) = self.prove(&service, &tokens, &proof).await?;
+                Ok(Connected { identity, grant: None, granted })
             }
         }
     }
@@ -255,9 +260,9 @@ impl Consents {
             let _or_nobody = sender.send(identity);
             Ok(name)
         };
-        let grant = self.engine.adopt(&service.name, refresh_token, granted, proof).await?;
+        let grant = self.engine.adopt(&service.name, refresh_token, granted.clone(), proof).await?;
         let identity = identity.await.map_err(|_| Failure::Internal("nobody was identified".to_owned()))?;
-        Ok(Connected { identity, grant: Some(grant) })
+        Ok(Connected { identity, grant: Some(grant), granted })
     }
 
     fn service(&self, name: &ServiceName) -> Result<Arc<Service>, Refused> {

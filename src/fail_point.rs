@@ -1,8 +1,9 @@
 //! Where tests have the process die. In a debug build `BURSAR_FAIL_POINT=leased` kills it, as `kill -9` would, when it has
 //! taken a lease, and `leased:3` when it has done so for the third time. In a release build nothing of this is left.
 //!
-//! The steps are those of design 2: `leased`, `before_exchange`, `answered`, `committed`, `verified`, `published`; and `resealed`, when
-//! some of the store's rows have been sealed with another key.
+//! The steps are those of design 2: `leased`, `before_exchange`, `answered`, `committed`, `verified`, `published`; `resealed`, when
+//! some of the store's rows have been sealed with another key; and of a consent `consented`, when its refresh token is on
+//! disk, and `adopted`, when it is the grant.
 
 /// The process has come to this step.
 #[cfg(debug_assertions)]

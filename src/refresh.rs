@@ -230,6 +230,7 @@ impl Engine {
     /// # Errors
     /// If the store can't be asked.
     pub async fn recover(&self) -> Result<usize, StoreError> {
+        self.0.give_back_abandoned().await?;
         let in_doubt = self.0.parts.store.in_doubt().await?;
         for id in &in_doubt {
             tracing::warn!(grant = %id.key, "an exchange was under way when the last process ended; finding out what became of it");

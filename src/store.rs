@@ -103,6 +103,9 @@ pub trait Store: Send + Sync {
         now: Timestamp,
     ) -> Result<bool, StoreError>;
 
+    /// The candidates of consents that an earlier process was about to make grants of.
+    async fn abandoned(&self) -> Result<Vec<GrantId>, StoreError>;
+
     /// Makes a proven candidate the grant of `user`, in place of what was there. `false` if it is gone.
     async fn promote(&self, candidate: &GrantId, user: &UserName) -> Result<bool, StoreError>;
 
@@ -248,6 +251,8 @@ pub struct Candidate {
     pub refresh_token: Secret,
     /// The issuer and client that it belongs to.
     pub registration: String,
+    /// It came of a consent given here: nobody else has it, and nobody could hand it in again.
+    pub consented: bool,
 }
 
 /// Who wants a row for itself, and for how long.

@@ -251,6 +251,10 @@ impl Store for MemoryStore {
         not_here()
     }
 
+    async fn abandoned(&self) -> Result<Vec<GrantId>, StoreError> {
+        Ok(Vec::new())
+    }
+
     async fn promote(&self, _: &GrantId, _: &UserName) -> Result<bool, StoreError> {
         not_here()
     }

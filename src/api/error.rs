@@ -15,6 +15,8 @@ use crate::model::{EndReason, Failure, RequestId, RunId};
 use crate::policy::Denied;
 use crate::store::StoreError;
 
+mod consents;
+
 /// A failure as the outside sees it. Carries no token, no secret, no internal text.
 pub struct Problem(Box<Inner>);
 

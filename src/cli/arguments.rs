@@ -35,6 +35,11 @@ pub(super) enum Command {
         after_help = "Example:\n  bursar token --service snowflake --user alice@example.com --role ANALYST"
     )]
     Token(TokenArgs),
+    /// Connect a user from a terminal, by the admin socket
+    #[command(
+        after_help = "Examples:\n  bursar login --service snowflake --role ANALYST\n  bursar login --service snowflake --device\n  bursar login --service legacy --password-stdin --username etl@example.com < password\n\nWithout --device the browser must be on this machine: it comes back to http://127.0.0.1:8976/callback/SERVER, which must be among the app integration's sign-in redirect URIs. Exit code 75: the user must try again."
+    )]
+    Login(LoginArgs),
     /// List, show, import, refresh and revoke grants, by the admin socket
     #[command(subcommand, after_help = "Example:\n  bursar grant list --service snowflake")]
     Grant(GrantCommand),
@@ -161,6 +166,33 @@ pub(super) struct TokenArgs {
     pub(super) format: Format,
     #[command(flatten)]
     pub(super) socket: VendingSocket,
+}
+
+#[derive(Args)]
+pub(super) struct LoginArgs {
+    /// What to connect to
+    #[arg(long)]
+    pub(super) service: String,
+    /// A role that the user is to grant, beside the service's default scopes; may be given again
+    #[arg(long)]
+    pub(super) role: Vec<String>,
+    /// Show a code that the user types in a browser anywhere (RFC 8628)
+    #[arg(long)]
+    pub(super) device: bool,
+    /// Where the browser comes back to on this machine; 0 is any port, which Okta does not take
+    #[arg(long, default_value_t = 8976, conflicts_with_all = ["device", "password_stdin"])]
+    pub(super) port: u16,
+    /// Print the address, and open no browser
+    #[arg(long, conflicts_with_all = ["device", "password_stdin"])]
+    pub(super) no_browser: bool,
+    /// Read the password of a legacy service user from stdin, where the service's configuration takes it. RFC 9700: don't
+    #[arg(long, requires = "username", conflicts_with_all = ["device", "role"])]
+    pub(super) password_stdin: bool,
+    /// Whose password it is
+    #[arg(long, value_name = "NAME", requires = "password_stdin")]
+    pub(super) username: Option<String>,
+    #[command(flatten)]
+    pub(super) socket: AdminSocket,
 }
 
 /// How a token is printed.

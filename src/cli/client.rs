@@ -61,7 +61,14 @@ fn told(socket: &Path, answer: Result<(StatusCode, Value), String>) -> Result<Va
         terminal::err(&format!("bursar: {}: {error}", socket.display()));
         Refused { exit: Exit::Unavailable, problem: Value::Null }
     })?;
-    if status.is_success() { Ok(body) } else { Err(Refused { exit: refused(status, &body), problem: body }) }
+    if status.is_success() { Ok(body) } else { Err(refused(status, body)) }
+}
+
+/// What a problem says that came inside an answer.
+pub(super) fn refused_by(problem: &Value) -> Refused {
+    let status = problem.get("status").and_then(Value::as_u64).and_then(|status| u16::try_from(status).ok());
+    let status = status.and_then(|status| StatusCode::from_u16(status).ok());
+    refused(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), problem.clone())
 }
 
 /// Asks, and gives the answer whatever it is.
@@ -110,8 +117,13 @@ async fn exchange(
     }
 }
 
+/// Says why on stderr.
+pub(super) fn refused(status: StatusCode, problem: Value) -> Refused {
+    Refused { exit: told_why(status, &problem), problem }
+}
+
 /// Says why on stderr, and what it means for whoever called the command.
-fn refused(status: StatusCode, body: &Value) -> Exit {
+fn told_why(status: StatusCode, body: &Value) -> Exit {
     let text = |member: &str| body.get(member).and_then(Value::as_str);
     let error = text("error").unwrap_or("unknown");
     terminal::err(&format!("bursar: {error}: {}", text("detail").unwrap_or(status.as_str())));

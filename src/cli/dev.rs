@@ -238,6 +238,8 @@ fn announce(args: &DevArgs, world: &World, running: &Running) -> Result<(), Stri
          {us} token --socket {socket} --service snowflake --user {alice}\n\n\
          As an administrator:\n  \
          {us} grant list --admin-socket {admin}\n  \
+         {us} login --admin-socket {admin} --service snowflake --role ANALYST # as {alice}, password `password`\n  \
+         {us} login --admin-socket {admin} --service snowflake --device\n  \
          {us} grant refresh --admin-socket {admin} --service snowflake --user {alice}\n  \
          curl http://{metrics}/metrics\n\n\
          What the authorization server saw, and how to make it fail:\n  \

@@ -26,6 +26,21 @@ pub(super) fn size() -> (usize, usize) {
     }
 }
 
+/// What a person is asked, on stderr, without the end of a line.
+pub(super) fn ask(question: &str) {
+    let mut stderr = std::io::stderr().lock();
+    let _nobody_reads = stderr.write_all(question.as_bytes()).and_then(|()| stderr.flush());
+}
+
+/// One line on stderr in place of the one before, and only where a person looks at it; empty, it is gone.
+pub(super) fn progress(line: &str) {
+    let stderr = std::io::stderr();
+    if stderr.is_terminal() {
+        // To the beginning of the line, and erase it.
+        ask(&format!("\r\x1b[2K{line}"));
+    }
+}
+
 /// Whether a person looks at stdout.
 pub(super) fn is_seen() -> bool {
     std::io::stdout().is_terminal()

@@ -26,7 +26,9 @@
 //!   `wrong_issuer` (also for `discovery`), `wrong_audience`, `wrong_subject` (`user`, by default bob; in the ID token
 //!   too), `wrong_client`, `wrong_scope`, `alg_none`, `hs256_public_key`, `wrong_key`, `unknown_kid`, `no_kid`, `crit`,
 //!   `expired`, `not_yet_valid`, `no_exp`, `id_token`, `jwe`, `opaque`, `weak_key`; or the answer is `dpop`,
-//!   `string_expires_in`, `no_refresh_token` or `same_refresh_token` (in these two nothing rotates).
+//!   `string_expires_in`, `no_refresh_token` or `same_refresh_token` (in these two nothing rotates), `less_scope` (PUBLIC
+//!   is not granted), `no_id_token`; or the ID token is an `other_id_token` (another user's), `wrong_nonce`,
+//!   `old_sign_in` (a day ago) or `weak_sign_in` (no `acr`).
 //! - At once: `rotate_keys` (`server`), `revoke_user`, `deactivate_user`, `unassign_user`, `assign_user` (`user`;
 //!   activates too), `clear` (forgets the faults that are left).
 //!

@@ -103,3 +103,6 @@ fn token_is_eddsa(token: &Secret) -> bool {
     let header = token.expose().split('.').next().and_then(|header| super::claims::object(header).ok());
     header.is_some_and(|header| header.text("alg") == Some("EdDSA"))
 }
+
+#[cfg(test)]
+mod tests;

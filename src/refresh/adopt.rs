@@ -6,11 +6,12 @@
 use std::sync::Arc;
 
 use crate::authorization_server::AuthorizationServer;
+use crate::fail_point;
 use crate::model::{Failure, Grant, GrantId, GrantKey, Scope, ServiceName, TokenKey, UserName};
 use crate::refresh::fetch::Want;
 use crate::refresh::{Engine, Inner, SHORTLY, store_failure};
 use crate::secret::Secret;
-use crate::store::Candidate;
+use crate::store::{Candidate, StoreError};
 
 impl Engine {
     /// An authorization server as it is configured now, for whoever asks for consents. They count against its budget and
@@ -62,8 +63,15 @@ impl Inner {
         let candidate = GrantId::candidate(service.name.clone(), refresh_token.digest());
         let _own_turn = self.turns.take(&candidate).await;
         let (store, now) = (&self.parts.store, self.parts.clock.now().wall);
-        let consented = Candidate { refresh_token, registration: door.server.registration() };
-        store.add_candidate(&candidate, &consented, now).await.map_err(failed)?;
+        let registration = door.server.registration();
+        let consented = Candidate { refresh_token, registration, consented: true };
+        if let Err(error) = store.add_candidate(&candidate, &consented, now).await {
+            // Nothing but this knows of it: if its server can't be told now, it is alive there until it lapses.
+            let revocation = door.server.revoke(&consented.refresh_token).await;
+            tracing::error!(%error, ?revocation, "a consent can't be written down; its refresh token is given back");
+            return Err(failed(error));
+        }
+        fail_point::reached("consented");
         let user = match proof.await {
             Ok(user) => user,
             Err(error) => {
@@ -78,9 +86,18 @@ impl Inner {
             self.give_back(&candidate).await;
             return Err(Failure::StoreUnavailable { retry_after: SHORTLY }.into());
         }
-        if !store.promote(&candidate, &key.user).await.map_err(failed)? {
-            return Err(Failure::Internal("a consent is gone right after it was given".to_owned()).into());
+        match store.promote(&candidate, &key.user).await {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(Failure::Internal("a consent is gone right after it was given".to_owned()).into());
+            }
+            Err(error) => {
+                // If the store does not take this either, the next start does it.
+                self.give_back(&candidate).await;
+                return Err(failed(error));
+            }
         }
+        fail_point::reached("adopted");
         self.drop_cached(&current, &service);
         self.recount.notify_one();
         let grant = store.grant(&current).await.map_err(failed)?;
@@ -89,6 +106,16 @@ impl Inner {
         self.ask_when_it_ends(&grant, &door, false);
         tracing::info!(grant = %key, %granted, "connected");
         Ok(grant)
+    }
+
+    /// What became of consents that the last process was about to make grants of: nobody has heard of them, and whose they
+    /// are is not known. What was handed in stays: who has it may hand it in again.
+    pub(super) async fn give_back_abandoned(&self) -> Result<(), StoreError> {
+        for candidate in self.parts.store.abandoned().await? {
+            tracing::warn!(service = %candidate.key.service, "a consent was left half-way when the last process ended; it is given back");
+            self.give_back(&candidate).await;
+        }
+        Ok(())
     }
 
     /// Nobody will use it: its server is told so, as of any other that is revoked.

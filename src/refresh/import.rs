@@ -41,7 +41,7 @@ impl Inner {
         }
         let (now, store) = (self.parts.clock.now().wall, &self.parts.store);
         let registration = self.door(&service)?.server.registration();
-        let handed_in = Candidate { refresh_token: refresh_token.clone(), registration };
+        let handed_in = Candidate { refresh_token: refresh_token.clone(), registration, consented: false };
         store.add_candidate(&candidate, &handed_in, now).await.map_err(|error| store_failure(&error))?;
         let stored = self.proof(&candidate, &service).await?;
         let token_key = TokenKey { grant: key.clone(), role: None };

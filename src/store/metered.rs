@@ -128,6 +128,9 @@ impl<S: Store> Store for MeteredStore<S> {
     ) -> Result<bool, StoreError> {
         self.measured("add_candidate", self.inner.add_candidate(id, candidate, now)).await
     }
+    async fn abandoned(&self) -> Result<Vec<GrantId>, StoreError> {
+        self.measured("abandoned", self.inner.abandoned()).await
+    }
     async fn promote(&self, candidate: &GrantId, user: &UserName) -> Result<bool, StoreError> {
         self.measured("promote", self.inner.promote(candidate, user)).await
     }

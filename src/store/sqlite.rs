@@ -300,6 +300,10 @@ impl Store for SqliteStore {
         self.put_candidate(id, candidate, now).await
     }
 
+    async fn abandoned(&self) -> Result<Vec<GrantId>, StoreError> {
+        self.abandoned_consents().await
+    }
+
     async fn promote(&self, candidate: &GrantId, user: &UserName) -> Result<bool, StoreError> {
         self.promote_candidate(candidate, user).await
     }

@@ -88,13 +88,23 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     (
         "api",
         &[
-            "audit", "broker", "caller", "clock", "entropy", "jwt", "metrics", "model", "policy", "runs",
-            "secret", "server", "store", "tasks",
+            "audit", "broker", "caller", "clock", "consent", "entropy", "jwt", "metrics", "model", "policy",
+            "runs", "secret", "server", "store", "tasks",
         ],
     ),
     (
         "consent",
-        &["authorization_server", "clock", "entropy", "jwt", "metrics", "model", "refresh", "secret"],
+        &[
+            "authorization_server",
+            "clock",
+            "entropy",
+            "jwt",
+            "metrics",
+            "model",
+            "refresh",
+            "secret",
+            "tasks",
+        ],
     ),
     (
         "admin",
@@ -104,6 +114,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "cache",
             "caller",
             "clock",
+            "consent",
             "entropy",
             "fail_point",
             "jwt",
@@ -166,6 +177,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "cache",
             "caller",
             "clock",
+            "consent",
             "entropy",
             "hardening",
             "metrics",

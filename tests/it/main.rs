@@ -16,6 +16,7 @@ mod check;
 mod client_credentials;
 mod clocks;
 mod commands;
+mod consents;
 mod crash;
 mod crash_points;
 mod dev_server;

@@ -105,7 +105,8 @@ fn id(user: &str) -> GrantId {
 async fn candidate(store: &dyn Store, text: &str, now: Timestamp) -> GrantId {
     let refresh_token = Secret::new(text.to_owned());
     let candidate = GrantId::candidate(id("x").key.service, refresh_token.digest());
-    let handed_in = Candidate { refresh_token, registration: "client at issuer".to_owned() };
+    let handed_in =
+        Candidate { refresh_token, registration: "client at issuer".to_owned(), consented: false };
     assert!(store.add_candidate(&candidate, &handed_in, now).await.unwrap());
     candidate
 }

@@ -149,7 +149,7 @@ impl World {
         assert_eq!(sidecar.refresh("snowflake", user, None).await.error().0, 409);
     }
 
-    fn recorded(&self, event: &str) -> Vec<Value> {
+    fn recorded_as(&self, event: &str) -> Vec<Value> {
         let text = std::fs::read_to_string(self.path().join("audit.jsonl")).unwrap();
         let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         lines.filter(|line| line["event"] == event).collect()
@@ -223,7 +223,7 @@ async fn a_grant_that_ends_is_posted_once_signed_and_recorded_once() {
     assert_ne!(told["id"], by_the_server.json()["id"]);
     sidecar.stop().await;
     assert_eq!(receiver.seen().len(), 2);
-    let ends = world.recorded("grant_end");
+    let ends = world.recorded_as("grant_end");
     let said: Vec<_> = ends.iter().map(|line| (&line["user"], &line["result"], &line["detail"])).collect();
     let expected = [(json!(ALICE), Value::Null), (json!(BOB), json!("revoked here"))];
     let revoked = json!("revoked");
@@ -354,7 +354,7 @@ async fn a_grant_that_will_end_is_said_once_over_restarts_and_anew_when_it_is_an
     assert_eq!(seen[1].json()["event"], "grant.ending", "of the new grant");
     assert_ne!(seen[1].json()["id"], told["id"]);
     sidecar.stop().await;
-    let lines = world.recorded("grant_ending");
+    let lines = world.recorded_as("grant_ending");
     assert_eq!(lines.len(), 2, "{lines:#?}");
     assert_eq!((&lines[0]["service"], &lines[0]["user"]), (&json!("snowflake"), &json!(ALICE)));
     let said = format!("ends at {}", told["ends_at"].as_str().unwrap());
@@ -378,8 +378,8 @@ async fn without_a_webhook_it_is_recorded_and_nothing_is_kept_for_a_later_one() 
     assert_eq!((&seen[0].json()["user"], &seen[0].json()["by"]), (&json!(BOB), &json!("bursar")));
     world.finish(sidecar).await;
     assert_eq!(receiver.seen().len(), 1);
-    assert_eq!(world.recorded("grant_end").len(), 2);
-    assert!(!world.recorded("grant_ending").is_empty());
+    assert_eq!(world.recorded_as("grant_end").len(), 2);
+    assert!(!world.recorded_as("grant_ending").is_empty());
 }
 
 #[tokio::test]

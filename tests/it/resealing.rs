@@ -96,7 +96,8 @@ fn answer(refresh_token: &str) -> Commit {
 async fn hand_in(store: &SqliteStore, user: &str) -> GrantId {
     let token = Secret::new(format!("{user}-0"));
     let candidate = GrantId::candidate(id(user).key.service, token.digest());
-    let handed_in = Candidate { refresh_token: token, registration: "client at issuer".to_owned() };
+    let handed_in =
+        Candidate { refresh_token: token, registration: "client at issuer".to_owned(), consented: false };
     assert!(store.add_candidate(&candidate, &handed_in, now().wall).await.unwrap());
     candidate
 }

@@ -79,7 +79,11 @@ fn answer(refresh_token: Option<&str>, access_token: &str, role: Option<&str>) -
 }
 
 fn handed_in(refresh_token: &str) -> Candidate {
-    Candidate { refresh_token: secret(refresh_token), registration: "client at issuer".to_owned() }
+    Candidate {
+        refresh_token: secret(refresh_token),
+        registration: "client at issuer".to_owned(),
+        consented: false,
+    }
 }
 
 /// A grant of this user, as an import makes one.
@@ -246,6 +250,26 @@ async fn a_candidate_is_found_again_and_becomes_its_true_users_grant_with_its_to
     assert!(store.imported_as(&key("bob").service, secret("r2").digest()).await.unwrap().is_none());
     assert_eq!(begin(&store, &id("bob"), 2).await.refresh_token, secret("r2"));
     assert!(store.grant(&candidate).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn only_a_consent_that_made_no_grant_is_called_abandoned() {
+    let scene = Scene::new();
+    let store = scene.open().await;
+    let service = || ServiceName::parse("snowflake").unwrap();
+    let add = async |token: &str, consented: bool| {
+        let candidate = GrantId::candidate(service(), secret(token).digest());
+        let put = Candidate { consented, ..handed_in(token) };
+        assert!(store.add_candidate(&candidate, &put, at(0).wall).await.unwrap());
+        candidate
+    };
+    let (kept, abandoned, proven) = (add("r1", false).await, add("r2", true).await, add("r3", true).await);
+    assert!(store.promote(&proven, &UserName::parse("alice").unwrap()).await.unwrap());
+    assert_eq!(store.abandoned().await.unwrap().first(), Some(&abandoned));
+    assert_eq!(store.abandoned().await.unwrap().len(), 1);
+    store.revoke(&abandoned, &abandoned.key, at(1).wall).await.unwrap();
+    assert!(store.abandoned().await.unwrap().is_empty());
+    assert_eq!(store.candidates().await.unwrap(), [kept]);
 }
 
 #[tokio::test]

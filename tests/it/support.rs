@@ -119,6 +119,11 @@ impl World {
         self.control("settings", settings).await;
     }
 
+    /// Counts from here.
+    pub(crate) async fn control_stats_reset(&self) {
+        self.control("reset-stats", json!({})).await;
+    }
+
     pub(crate) async fn stats(&self) -> Value {
         let url = format!("{}/stats", self.server.control());
         http::send(&self.tasks, "GET", &url, &[], "").await.unwrap().json()

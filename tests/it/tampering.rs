@@ -167,7 +167,7 @@ async fn a_row_from_another_database_opens_for_nobody() {
         let service = ServiceName::parse("snowflake").unwrap();
         let token = Secret::new("sentinel-refresh-token".to_owned());
         let candidate = GrantId::candidate(service.clone(), token.digest());
-        let handed_in = Candidate { refresh_token: token, registration: "any".to_owned() };
+        let handed_in = Candidate { refresh_token: token, registration: "any".to_owned(), consented: false };
         assert!(store.add_candidate(&candidate, &handed_in, Timestamp::from_secs(1)).await.unwrap());
         let whose = GrantKey { service, user: UserName::parse(whose).unwrap() };
         assert!(store.promote(&candidate, &whose.user).await.unwrap());

@@ -226,7 +226,11 @@ async fn a_use_waits_to_be_saved_until_it_is_and_the_latest_of_all_tokens_counts
     let uses = Uses::new(Arc::new(Hooked { inner, hook }));
     let key =
         GrantKey { service: ServiceName::parse("snowflake").unwrap(), user: UserName::parse(ALICE).unwrap() };
-    let candidate = Candidate { refresh_token: Secret::new("r".to_owned()), registration: "c".to_owned() };
+    let candidate = Candidate {
+        refresh_token: Secret::new("r".to_owned()),
+        registration: "c".to_owned(),
+        consented: false,
+    };
     let id = GrantId::candidate(key.service.clone(), candidate.refresh_token.digest());
     file.add_candidate(&id, &candidate, Timestamp::from_secs(0)).await.unwrap();
     file.promote(&id, &key.user).await.unwrap();

@@ -56,6 +56,12 @@ pub(super) enum Alteration {
     NoRefreshToken,
     SameRefreshToken,
     StringExpiresIn,
+    LessScope,
+    NoIdToken,
+    OtherIdToken,
+    WrongNonce,
+    OldSignIn,
+    WeakSignIn,
 }
 
 /// A fault for the next requests that fit.
@@ -152,7 +158,7 @@ const IMMEDIATE: &str = "rotate_keys, revoke_user, deactivate_user, assign_user,
 const PLAIN: &str = "status, delay, hang, cut_before, cut_after, hang_after, garbage, truncated, proxy_page, error, rate_limit";
 
 /// The faults that need nothing said about them, by name.
-static TOKEN_FAULTS: [(&str, Fault); 22] = [
+static TOKEN_FAULTS: [(&str, Fault); 28] = [
     ("wrong_issuer", Fault::Forge(Forgery::WrongIssuer)),
     ("wrong_audience", Fault::Forge(Forgery::WrongAudience)),
     ("wrong_subject", Fault::Forge(Forgery::WrongSubject(String::new()))),
@@ -175,6 +181,12 @@ static TOKEN_FAULTS: [(&str, Fault); 22] = [
     ("no_refresh_token", Fault::Alter(Alteration::NoRefreshToken)),
     ("same_refresh_token", Fault::Alter(Alteration::SameRefreshToken)),
     ("string_expires_in", Fault::Alter(Alteration::StringExpiresIn)),
+    ("less_scope", Fault::Alter(Alteration::LessScope)),
+    ("no_id_token", Fault::Alter(Alteration::NoIdToken)),
+    ("other_id_token", Fault::Alter(Alteration::OtherIdToken)),
+    ("wrong_nonce", Fault::Alter(Alteration::WrongNonce)),
+    ("old_sign_in", Fault::Alter(Alteration::OldSignIn)),
+    ("weak_sign_in", Fault::Alter(Alteration::WeakSignIn)),
 ];
 
 /// Every word that `do` can be.

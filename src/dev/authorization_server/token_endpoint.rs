@@ -24,6 +24,9 @@ mod issuing;
 mod password;
 mod refresh_token;
 
+/// What is not granted where less is than was asked for.
+const LESS: &str = "session:role:PUBLIC";
+
 /// What a grant turned out to be good for.
 struct Entitlement {
     /// The login; none for client credentials.
@@ -79,13 +82,16 @@ fn exchange(
         return Err(Refusal::GrantTypeNotAllowed(state.settings.grant_types.clone()));
     }
     let call = Call { server, form: &form, now: request.now, distortion };
-    let entitlement = match grant_type {
+    let mut entitlement = match grant_type {
         "refresh_token" => refresh_token::redeem(state, &call)?,
         "authorization_code" => authorization_code::redeem(state, &call)?,
         "client_credentials" => client_credentials::redeem(state, &call)?,
         "password" => password::redeem(state, &call)?,
         _ => device_code::redeem(state, &call)?,
     };
+    if distortion.alteration == Some(Alteration::LessScope) {
+        entitlement.scopes.retain(|scope| scope != LESS);
+    }
     issuing::issue(state, &call, &entitlement).ok_or(Refusal::Internal)
 }
 

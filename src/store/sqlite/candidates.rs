@@ -2,7 +2,7 @@
 
 use crate::clock::Timestamp;
 use crate::model::{GrantId, GrantKey, RoleName, UserName};
-use crate::store::row::Reader;
+use crate::store::row::{Reader, readable};
 use crate::store::seal::Purpose;
 use crate::store::sqlite::SqliteStore;
 use crate::store::sqlite::columns::{candidate_column, of_row, role_column};
@@ -19,8 +19,8 @@ impl SqliteStore {
         let sealed = self.keys().seal(Purpose::RefreshToken(id), &candidate.refresh_token)?;
         let added = of_row(
             sqlx::query(
-                "INSERT INTO grants (service, user, candidate, origin, registration, rotation, version, refresh_token, created_at)
-                 VALUES (?, ?, ?, ?, ?, 'unknown', 1, ?, ?)
+                "INSERT INTO grants (service, user, candidate, origin, registration, rotation, version, refresh_token, created_at, consented)
+                 VALUES (?, ?, ?, ?, ?, 'unknown', 1, ?, ?, ?)
                  -- Never presented yet: it belongs to whatever is configured by now.
                  ON CONFLICT DO UPDATE SET registration = excluded.registration
                      WHERE version = 1 AND attempt_wall IS NULL",
@@ -31,10 +31,20 @@ impl SqliteStore {
         .bind(&candidate.registration)
         .bind(sealed)
         .bind(now.millis())
+        .bind(candidate.consented)
         .execute(&mut *connection)
         .await?
         .rows_affected();
         Ok(added == 1)
+    }
+
+    pub(super) async fn abandoned_consents(&self) -> Result<Vec<GrantId>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT service, user, candidate FROM grants WHERE candidate <> '' AND consented = 1",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(readable("grants", &rows, Reader::id))
     }
 
     pub(super) async fn promote_candidate(
@@ -73,7 +83,7 @@ impl SqliteStore {
             .await?;
         // The row's key is part of what its seals are bound to: sealed anew under the new one.
         sqlx::query(
-            "UPDATE grants SET user = ?, candidate = '', refresh_token = ?, version = ?
+            "UPDATE grants SET user = ?, candidate = '', consented = 0, refresh_token = ?, version = ?
              WHERE service = ? AND user = ? AND candidate = ?",
         )
         .bind(user.as_str())

@@ -19,6 +19,7 @@ pub(super) fn migrations() -> Migrator {
         ("notices", include_str!("../migrations/sqlite/0006_notices.sql")),
         ("last_use", include_str!("../migrations/sqlite/0007_last_use.sql")),
         ("granted_scope", include_str!("../migrations/sqlite/0008_granted_scope.sql")),
+        ("consents", include_str!("../migrations/sqlite/0009_consents.sql")),
     ];
     let migration = |(version, (name, sql)): (i64, (&'static str, &'static str))| {
         Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)

@@ -216,6 +216,10 @@ impl Store for Memory {
         Ok(true)
     }
 
+    async fn abandoned(&self) -> Result<Vec<GrantId>, StoreError> {
+        Ok(Vec::new())
+    }
+
     async fn promote(&self, candidate: &GrantId, user: &UserName) -> Result<bool, StoreError> {
         let mut rows = self.0.lock().unwrap();
         let Some(mut row) = rows.grants.remove(candidate) else { return Ok(false) };

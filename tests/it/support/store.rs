@@ -56,6 +56,7 @@ hooked! {
     fn discard(id: &GrantId, role: Option<&RoleName>, version: i64) -> ();
     fn imported_as(service: &ServiceName, origin: Digest) -> Option<Grant>;
     fn add_candidate(id: &GrantId, candidate: &Candidate, now: Timestamp) -> bool;
+    fn abandoned() -> Vec<GrantId>;
     fn promote(candidate: &GrantId, user: &UserName) -> bool;
     fn drop_candidate(candidate: &GrantId) -> ();
     fn ensure_client_grant(id: &GrantId, registration: &str, now: Timestamp) -> ();

@@ -9,11 +9,13 @@ use super::super::access::AccessToken;
 use super::super::fault::{Alteration, Forgery};
 use super::super::forgery::{self, ForgersKeys};
 use super::super::jwt::{AccessClaims, IdClaims, Subject, compact};
-use super::super::object::{number, set, text};
+use super::super::object::{number, remove, set, text};
 use super::super::scopes;
 use super::super::state::State;
 use super::super::users::User;
 use super::{Call, Entitlement};
+
+const DAY: i64 = 24 * 3600;
 
 /// Makes and remembers the tokens. `None` if a key is missing.
 pub(super) fn issue(state: &mut State, call: &Call<'_>, entitlement: &Entitlement) -> Option<Value> {
@@ -51,7 +53,17 @@ pub(super) fn issue(state: &mut State, call: &Call<'_>, entitlement: &Entitlemen
     match call.distortion.alteration {
         Some(Alteration::Dpop) => set(&mut body, "token_type", json!("DPoP")),
         Some(Alteration::StringExpiresIn) => set(&mut body, "expires_in", json!(expires_in.to_string())),
-        Some(Alteration::NoRefreshToken | Alteration::SameRefreshToken) | None => {}
+        Some(Alteration::NoRefreshToken) => remove(&mut body, "refresh_token"),
+        Some(
+            Alteration::SameRefreshToken
+            | Alteration::LessScope
+            | Alteration::NoIdToken
+            | Alteration::OtherIdToken
+            | Alteration::WrongNonce
+            | Alteration::OldSignIn
+            | Alteration::WeakSignIn,
+        )
+        | None => {}
     }
     Some(body)
 }
@@ -77,6 +89,9 @@ fn make(state: &State, call: &Call<'_>, entitlement: &Entitlement) -> Option<Mad
     };
     let id_token = |access_token: &str| {
         let (user, login) = (user.as_ref()?, login?);
+        let alteration = call.distortion.alteration;
+        let other = state.users.values().find(|other| other.login != user.login);
+        let user = other.filter(|_| alteration == Some(Alteration::OtherIdToken)).unwrap_or(user);
         let claims = IdClaims {
             issuer: &issuer,
             user,
@@ -87,9 +102,14 @@ fn make(state: &State, call: &Call<'_>, entitlement: &Entitlement) -> Option<Mad
             jti: format!("ID.{}", state.entropy.text(24)),
             issued: call.now.wall,
         };
-        compact(&json!({ "alg": "RS256", "kid": active.kid() }), &claims.to_json(), |input| {
-            active.sign(input)
-        })
+        let mut claims = claims.to_json();
+        match alteration {
+            Some(Alteration::WrongNonce) => set(&mut claims, "nonce", json!("another")),
+            Some(Alteration::OldSignIn) => set(&mut claims, "auth_time", json!(login.at.wall.secs() - DAY)),
+            Some(Alteration::WeakSignIn) => remove(&mut claims, "acr"),
+            _ => {}
+        }
+        compact(&json!({ "alg": "RS256", "kid": active.kid() }), &claims, |input| active.sign(input))
     };
     let subject = match (&user, login) {
         (Some(user), Some(login)) => Subject::User(user, login),
@@ -115,7 +135,8 @@ fn make(state: &State, call: &Call<'_>, entitlement: &Entitlement) -> Option<Mad
             forgery::token(forgery, &claims, || id_token(""), &keys, state.entropy.as_ref())?
         }
     };
-    let wants_id_token = scopes::has(&entitlement.scopes, "openid");
+    let wants_id_token = scopes::has(&entitlement.scopes, "openid")
+        && call.distortion.alteration != Some(Alteration::NoIdToken);
     let id_token = if wants_id_token { id_token(&access_token) } else { None };
     Some(Made { claims, access_token, id_token })
 }
