@@ -44,9 +44,11 @@ use crate::tasks::Tasks;
 use crate::uses::Uses;
 
 mod open;
+mod page;
 mod reload;
 
 use open::{bind_metrics, notifier, open_audit, open_sockets, open_store, setup};
+use page::Page;
 use reload::Reloader;
 
 /// What is read of a head at all; what is too large below that is refused in our own words.
@@ -108,6 +110,7 @@ pub struct App {
     audit: Audit,
     vending: (Listening, Arc<Api>, Limits),
     admin: (Listening, Arc<Admin>, Limits),
+    page: Option<Page>,
     observing: Observing,
     metrics_address: SocketAddr,
     latch: Latch,
@@ -151,28 +154,25 @@ impl App {
         let (runs, keys): (Arc<dyn RunStore>, Arc<dyn Keys>) = (store.clone(), store.clone());
         let notices: Arc<dyn NoticeStore> = store.clone();
         let store: Arc<dyn Store> = store;
+        let page = Page::prepare(&settings).await?;
         let setup = setup(&mut settings, &ports, &metrics).map_err(StartError::Failed)?;
         let look = Look::default();
         let ended = EndedRuns::load(runs, clock.now().wall).await;
         let ended = Arc::new(ended.map_err(|error| StartError::Failed(error.to_string()))?);
         let terms = terms(&settings, &setup, &ports, (&ended, &tasks, None)).map_err(StartError::Failed)?;
         look.closely(audit.is_on() || terms.policy.looks_closely());
-        let parts = Parts {
-            store: Arc::clone(&store),
-            cache: cache.clone(),
-            owner: entropy.text(16),
-            clock: Arc::clone(&clock),
-            entropy: Arc::clone(&entropy),
-            tasks: tasks.clone(),
-            ready: ready.clone(),
-            metrics: Arc::clone(&metrics),
-            audit: audit.clone(),
-        };
-        let engine = Engine::new(parts, setup);
+        let handles = (tasks.clone(), ready.clone(), Arc::clone(&metrics), audit.clone());
+        let engine = Engine::new(parts(&store, &cache, &ports, handles), setup);
         let notifier = notifier(&settings, &ports, (notices, engine.news()), &metrics, &audit).await?;
         let uses = Arc::new(Uses::new(Arc::clone(&store)));
         let in_memory = (cache.clone(), Arc::clone(&uses));
         let broker = Broker::new(engine.clone(), in_memory, Arc::clone(&clock), Arc::clone(&metrics));
+        let consents =
+            Consents::new(engine.clone(), Arc::clone(&clock), Arc::clone(&entropy), Arc::clone(&metrics));
+        let desk = Arc::new(Desk::new(consents.clone(), Arc::clone(&clock), Arc::clone(&entropy)));
+        let parts =
+            (consents, engine.clone(), Arc::clone(&store), Arc::clone(&uses), audit.clone(), tasks.clone());
+        let page = page.map(|page| page.make(&ports, parts));
         let api = Arc::new(Api {
             terms: ArcSwap::from_pointee(terms),
             broker,
@@ -194,6 +194,7 @@ impl App {
             notifier: notifier.clone(),
             api: Arc::clone(&api),
             look: look.clone(),
+            page: page.as_ref().map(Page::handle),
             ports,
             metrics: Arc::clone(&metrics),
             audit: audit.clone(),
@@ -208,7 +209,7 @@ impl App {
             api: Arc::clone(&api),
             reload,
             keys: KeyRotation::new(keys, tasks.clone()),
-            desk: desk(&engine, &clock, &entropy, &metrics),
+            desk,
             started: clock.now(),
             clock,
             ids: RequestIds::new(&*entropy),
@@ -228,6 +229,7 @@ impl App {
             store,
             uses,
             audit,
+            page,
             observing,
             metrics_address,
             latch,
@@ -256,8 +258,12 @@ impl App {
         self.tasks.spawn_vital(serving);
         let (listener, handler, limits) = self.admin;
         let reload = Arc::clone(&handler.reload);
-        let serving = server::serve("admin", listener, handler, limits, self.tasks.clone(), self.metrics);
+        let metrics = Arc::clone(&self.metrics);
+        let serving = server::serve("admin", listener, handler, limits, self.tasks.clone(), metrics);
         self.tasks.spawn_vital(serving);
+        if let Some(page) = self.page {
+            page.start(&self.tasks, self.metrics);
+        }
         drop(self.latch);
         tracing::info!(metrics = %self.metrics_address, waiting_for = ?self.ready.waiting_for(), "ready");
         Ok(Running {
@@ -325,15 +331,24 @@ fn limits(connections: usize, connections_per_uid: usize, grace: Duration) -> Li
     }
 }
 
-/// Where users are asked from a terminal.
-fn desk(
-    engine: &Engine,
-    clock: &Arc<dyn Clock>,
-    entropy: &Arc<dyn Entropy>,
-    metrics: &Arc<Metrics>,
-) -> Arc<Desk> {
-    let consents = Consents::new(engine.clone(), Arc::clone(clock), Arc::clone(entropy), Arc::clone(metrics));
-    Arc::new(Desk::new(consents, Arc::clone(clock), Arc::clone(entropy)))
+/// What the engine stands on.
+fn parts(
+    store: &Arc<dyn Store>,
+    cache: &TokenCache,
+    ports: &Ports,
+    (tasks, ready, metrics, audit): (Tasks, Ready, Arc<Metrics>, Audit),
+) -> Parts {
+    Parts {
+        store: Arc::clone(store),
+        cache: cache.clone(),
+        owner: ports.entropy.text(16),
+        clock: Arc::clone(&ports.clock),
+        entropy: Arc::clone(&ports.entropy),
+        tasks,
+        ready,
+        metrics,
+        audit,
+    }
 }
 
 /// On what terms workers get something, by this configuration.

@@ -2,6 +2,7 @@
 //! beside it needs. A default feature, left out of release images.
 
 use std::io::{self, Write as _};
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -72,6 +73,16 @@ impl Place {
         }
         place.write("bursar.toml", &place.configuration(server))?;
         Ok(place)
+    }
+
+    /// Has the sidecar show the page where users connect, here.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn open_page(&self, address: SocketAddr) -> io::Result<()> {
+        let page = format!("\n[connect]\nlisten = \"{address}\"\npublic_url = \"http://{address}\"\n");
+        let configuration = std::fs::read_to_string(self.path("bursar.toml"))?;
+        self.write("bursar.toml", &(configuration + &page))
     }
 
     /// A file in it.
@@ -147,15 +158,16 @@ authorization_server = "{name}"
     }
 }
 
-/// What `--ready-file` says: enough for a script to go on. `sidecar` is where the sockets and metrics are, if one runs.
+/// What `--ready-file` says: enough for a script to go on. `metrics` is where the sidecar's are, if one runs; `page` is where
+/// users connect.
 #[must_use]
-pub fn describe(server: &DevServer, place: &Place, metrics: Option<std::net::SocketAddr>) -> Value {
+pub fn describe(server: &DevServer, place: &Place, metrics: Option<SocketAddr>, page: SocketAddr) -> Value {
     let here = |name: &str| metrics.map(|_| place.path(name).display().to_string());
     json!({
         "socket": here("bursar.sock"),
         "admin_socket": here("admin.sock"),
         "metrics": metrics.map(|address| format!("http://{address}/metrics")),
-        "connect": null,
+        "connect": metrics.map(|_| format!("http://{page}/")),
         "issuer": server.issuer(DevServer::SNOWFLAKE),
         "issuers": SERVICES.map(|service| server.issuer(service.server)),
         "control": server.control(),

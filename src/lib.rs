@@ -91,6 +91,9 @@ pub mod consent;
 /// What administrators may ask.
 pub mod admin;
 
+/// Where users connect.
+pub mod connect;
+
 /// The nouns.
 pub mod model;
 

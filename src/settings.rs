@@ -132,6 +132,8 @@ impl Fixed {
 /// One authorization server.
 #[derive(Debug)]
 pub struct Server {
+    /// The Okta org that it is one of, if it is.
+    pub okta_domain: Option<String>,
     /// Byte for byte as it names itself.
     pub issuer: String,
     /// Our id there.

@@ -35,8 +35,12 @@ const PORT_TRIES: u32 = 50;
 
 /// The process whose store we have got may take a moment longer to let go of its port.
 pub(super) async fn bind_metrics(settings: &Settings) -> Result<(StdTcpListener, SocketAddr), StartError> {
+    bind("admin.metrics", settings.fixed.metrics).await
+}
+
+pub(super) async fn bind(key: &str, address: SocketAddr) -> Result<(StdTcpListener, SocketAddr), StartError> {
     let bind = || {
-        let listener = StdTcpListener::bind(settings.fixed.metrics)?;
+        let listener = StdTcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         Ok::<_, std::io::Error>((listener, address))
@@ -50,8 +54,7 @@ pub(super) async fn bind_metrics(settings: &Settings) -> Result<(StdTcpListener,
                 tokio::time::sleep(STEP).await;
             }
             Err(error) => {
-                let address = settings.fixed.metrics;
-                return Err(StartError::Failed(format!("admin.metrics = \"{address}\": {error}")));
+                return Err(StartError::Failed(format!("{key} = \"{address}\": {error}")));
             }
         }
     }

@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 use crate::admin::Reload;
 use crate::api::{Api, Terms};
 use crate::app::open::{notify_terms, read_keys, setup};
+use crate::app::page::{self, PageHandle};
 use crate::app::{Ports, terms};
 use crate::audit::{self, Audit};
 use crate::caller::Look;
@@ -29,6 +30,7 @@ pub(super) struct Reloader {
     pub(super) notifier: Notifier,
     pub(super) api: Arc<Api>,
     pub(super) look: Look,
+    pub(super) page: Option<PageHandle>,
     pub(super) ports: Ports,
     pub(super) metrics: Arc<Metrics>,
     pub(super) audit: Audit,
@@ -64,11 +66,14 @@ impl Reloader {
         let (fixed, api) = (self.fixed.clone(), Arc::clone(&self.api));
         // Files, users and groups are looked up: requests go on meanwhile.
         let read = tokio::task::spawn_blocking(move || read(&path, &fixed, &ports, &metrics, &api)).await;
-        let Read { keyring, setup, terms, notify, audit } =
+        let Read { keyring, setup, terms, notify, audit, page } =
             read.map_err(|error| vec![error.to_string()])??;
         // First, for this may be refused as well.
         self.keys.take(keyring).await.map_err(|error| vec![format!("[store] {error}")])?;
         self.engine.replace(setup);
+        if let (Some(page), Some(configured)) = (&self.page, page) {
+            page.replace(configured);
+        }
         self.notifier.replace(notify).await;
         self.audit.set(audit);
         self.look.closely(self.audit.is_on() || terms.policy.looks_closely());
@@ -84,6 +89,7 @@ struct Read {
     terms: Terms,
     notify: notify::Terms,
     audit: audit::Terms,
+    page: Option<page::Configured>,
 }
 
 fn read(
@@ -109,10 +115,11 @@ fn read(
         return Err(changed.iter().map(say).collect());
     }
     let keyring = read_keys(&settings.keys)?;
+    let page = page::read(&settings, &keyring).map_err(|error| vec![error])?;
     let setup = setup(&mut settings, ports, metrics).map_err(|error| vec![error])?;
     let in_use = api.terms.load_full();
     let terms = terms(&settings, &setup, ports, (&api.ended, &api.tasks, in_use.passes.keys()))
         .map_err(|error| vec![error])?;
     let notify = notify_terms(&settings).map_err(|error| vec![error])?;
-    Ok(Read { keyring, setup, terms, notify, audit: settings.audit })
+    Ok(Read { keyring, setup, terms, notify, audit: settings.audit, page })
 }

@@ -132,6 +132,12 @@ impl Event {
         Self { caller: Some(caller.into()), request_id: Some(id.clone()), ..self }
     }
 
+    /// Asked for in this request, by somebody on the network.
+    #[must_use]
+    pub fn in_request(self, id: &RequestId) -> Self {
+        Self { request_id: Some(id.clone()), ..self }
+    }
+
     /// With the pass of this run.
     #[must_use]
     pub fn in_run(self, run: Option<String>) -> Self {

@@ -1,5 +1,6 @@
 //! `bursar dev`
 
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -33,6 +34,8 @@ use crate::tasks::Tasks;
 struct World {
     server: DevServer,
     place: Place,
+    /// Where users connect.
+    page: SocketAddr,
     ports: Ports,
     server_tasks: Tasks,
     // Goes when dropped.
@@ -79,7 +82,10 @@ async fn run(args: DevArgs) -> Result<ExitCode, String> {
             return Err(error);
         }
         Ok(()) if args.once => {
-            ready(&args, &describe(&world.server, &world.place, Some(running.metrics_address())))?;
+            ready(
+                &args,
+                &describe(&world.server, &world.place, Some(running.metrics_address()), world.page),
+            )?;
             let once = once(&world).await;
             running.stop().await;
             terminal::out(&format!("{:#}\n", once?));
@@ -119,7 +125,14 @@ async fn set_up(args: &DevArgs) -> Result<World, String> {
     };
     let place = Place::set_up(&directory, &server, &*ports.entropy)
         .map_err(|error| format!("{}: {error}", directory.display()))?;
-    Ok(World { server, place, ports, server_tasks, _temporary: temporary })
+    let page = free_address().map_err(|error| error.to_string())?;
+    place.open_page(page).map_err(|error| format!("{}: {error}", directory.display()))?;
+    Ok(World { server, place, page, ports, server_tasks, _temporary: temporary })
+}
+
+/// The page's own address is part of its configuration, so that it can't be left to whoever binds it.
+fn free_address() -> std::io::Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }
 
 /// As if each user had clicked Authenticate once: what the code flow gives is imported as any other refresh token is.
@@ -208,7 +221,7 @@ async fn server_only(args: &DevArgs, world: &World, mut signals: Signals) -> Res
             ));
         }
     }
-    ready(args, &describe(&world.server, place, None))?;
+    ready(args, &describe(&world.server, place, None, world.page))?;
     terminal::out(&format!(
         "The development authorization server runs at {issuer}\nfaults, settings and statistics: {control}\n\n\
          A sidecar beside it:\n  {us} serve --config {config}\nits users, once it runs:\n{imports}\n\
@@ -228,10 +241,11 @@ fn announce(args: &DevArgs, world: &World, running: &Running) -> Result<(), Stri
     let (socket, admin) = (world.place.path("bursar.sock"), world.place.path("admin.sock"));
     let (socket, admin) = (socket.display(), admin.display());
     let [alice, bob] = USERS;
-    ready(args, &describe(&world.server, &world.place, Some(running.metrics_address())))?;
+    ready(args, &describe(&world.server, &world.place, Some(running.metrics_address()), world.page))?;
     terminal::out(&format!(
         "bursar runs, with a development authorization server at {issuer}\n\
          {alice} and {bob} are connected to snowflake (roles PUBLIC, ANALYST) and databricks.\n\n\
+         Where users connect (every password is `password`):\n  http://{page}/\n\n\
          A token as a worker gets it:\n  \
          curl --unix-socket {socket} 'http://bursar/v1/token?service=snowflake&user={alice}&role=ANALYST'\n  \
          curl --unix-socket {socket} -H 'Accept: text/plain' 'http://bursar/v1/token?service=databricks&user={bob}'\n  \
@@ -247,6 +261,7 @@ fn announce(args: &DevArgs, world: &World, running: &Running) -> Result<(), Stri
          curl {control} # describes its faults and settings\n\n\
          Tokens live for {lifetime}. Ctrl-C ends it.\n",
         issuer = world.server.issuer(DevServer::SNOWFLAKE),
+        page = world.page,
         metrics = running.metrics_address(),
         control = world.server.control(),
         lifetime = humantime::format_duration(args.token_lifetime),

@@ -98,6 +98,10 @@ impl Inner {
             }
         }
         fail_point::reached("adopted");
+        // Only shown: not worth a consent.
+        if let Err(error) = store.note_granted_scope(&current, granted).await {
+            tracing::warn!(grant = %key, %error, "what was granted is not written down");
+        }
         self.drop_cached(&current, &service);
         self.recount.notify_one();
         let grant = store.grant(&current).await.map_err(failed)?;

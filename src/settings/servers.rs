@@ -32,6 +32,8 @@ pub(super) fn read(root: &Section<'_>, lease: Duration) -> BTreeMap<String, Serv
 
 fn server(section: &Section<'_>, lease: Duration) -> Server {
     let issuer = issuer(section);
+    let issuer_url = Url::parse(&issuer).ok().filter(|_| !section.has("issuer"));
+    let okta_domain = issuer_url.and_then(|url| url.host_str().map(str::to_owned));
     let client_id = section.required_text("client_id");
     let (authentication, authentication_file) = client_authentication(section);
     let endpoints = endpoints(section);
@@ -63,6 +65,7 @@ fn server(section: &Section<'_>, lease: Duration) -> Server {
     }
     section.finish();
     Server {
+        okta_domain,
         issuer,
         client_id,
         authentication,

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroizing;
+
 use crate::secret::Secret;
 use crate::store::seal::{KeyId, Purpose, SealError, Sealer};
 
@@ -67,6 +69,13 @@ impl Keyring {
     #[must_use]
     pub fn newest(&self) -> KeyId {
         self.newest.id()
+    }
+
+    /// A key for another purpose from each of them, the newest first.
+    #[must_use]
+    pub fn derive(&self, purpose: &[u8]) -> Vec<Zeroizing<[u8; 32]>> {
+        let sealers = std::iter::once(&self.newest).chain(self.old.iter().map(|(sealer, _)| sealer));
+        sealers.filter_map(|sealer| sealer.derive(purpose)).collect()
     }
 
     /// The ids of the others, and the files that they came from.

@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::Path;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
+use aws_lc_rs::hkdf::{HKDF_SHA256, Prk, Salt};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
@@ -103,6 +104,8 @@ impl KeyId {
 pub struct Sealer {
     id: KeyId,
     key: RandomizedNonceKey,
+    /// What keys for other purposes are derived from.
+    root: Prk,
 }
 
 impl Sealer {
@@ -121,7 +124,8 @@ impl Sealer {
         labelled.extend_from_slice(&bytes);
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &labelled);
         let id = digest.as_ref().first_chunk().copied().ok_or(SealError::BadKey)?;
-        Ok(Self { id: KeyId(id), key })
+        let root = Salt::new(HKDF_SHA256, b"bursar store key").extract(&bytes);
+        Ok(Self { id: KeyId(id), key, root })
     }
 
     /// From a key file.
@@ -137,6 +141,13 @@ impl Sealer {
     #[must_use]
     pub fn id(&self) -> KeyId {
         self.id
+    }
+
+    /// A key for another purpose (HKDF, RFC 5869), from which this one can't be had.
+    pub(super) fn derive(&self, purpose: &[u8]) -> Option<Zeroizing<[u8; KEY_LENGTH]>> {
+        let mut key = Zeroizing::new([0; KEY_LENGTH]);
+        self.root.expand(&[purpose], HKDF_SHA256).and_then(|derived| derived.fill(&mut *key)).ok()?;
+        Some(key)
     }
 
     pub(super) fn seal(&self, purpose: Purpose<'_>, secret: &Secret) -> Result<Vec<u8>, SealError> {

@@ -130,6 +130,13 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "uses",
         ],
     ),
+    (
+        "connect",
+        &[
+            "api", "audit", "clock", "consent", "entropy", "guarded", "model", "refresh", "secret", "server",
+            "store", "tasks", "uses",
+        ],
+    ),
     // The process.
     (
         "settings",
@@ -177,6 +184,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "cache",
             "caller",
             "clock",
+            "connect",
             "consent",
             "entropy",
             "hardening",
@@ -220,7 +228,19 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("moka::", &["audit", "broker", "cache", "refresh", "runs"]),
     (
         "hyper::",
-        &["admin", "api", "authorization_server", "check", "cli", "dev", "fuzz", "notify", "runs", "server"],
+        &[
+            "admin",
+            "api",
+            "authorization_server",
+            "check",
+            "cli",
+            "connect",
+            "dev",
+            "fuzz",
+            "notify",
+            "runs",
+            "server",
+        ],
     ),
     ("clap::", &["cli"]),
     ("jsonwebtoken::", &["jwt", "dev"]),
@@ -228,7 +248,8 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("listenfd::", &["socket"]),
     ("sd_notify::", &["lifecycle"]),
     ("landlock::", &["hardening"]),
-    ("arc_swap::", &["api", "app", "refresh", "store"]),
+    ("askama::", &["connect"]),
+    ("arc_swap::", &["api", "app", "connect", "refresh", "store"]),
 ];
 
 /// Every source file: its path from the root, and its text without comments and tests.

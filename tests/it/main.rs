@@ -16,6 +16,8 @@ mod check;
 mod client_credentials;
 mod clocks;
 mod commands;
+mod connect;
+mod connect_tls;
 mod consents;
 mod crash;
 mod crash_points;

@@ -1,5 +1,6 @@
 //! A world for each test: a development authorization server, a directory, and the real program beside it.
 
+pub(crate) mod browser;
 pub(crate) mod engine;
 pub(crate) mod http;
 pub(crate) mod platform;
@@ -76,6 +77,17 @@ impl World {
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.contains(from), "{from} in {text}");
         std::fs::write(&path, text.replace(from, to)).unwrap();
+    }
+
+    /// Has the next sidecar show the connect page, with these lines in its section; where it will be.
+    pub(crate) fn open_page(&self, lines: &str) -> String {
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let origin = format!("http://{address}");
+        let path = self.path().join("bursar.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let page = format!("\n[connect]\nlisten = \"{address}\"\npublic_url = \"{origin}\"\n{lines}\n");
+        std::fs::write(&path, text + &page).unwrap();
+        origin
     }
 
     pub(crate) async fn sidecar(&self) -> Sidecar {

@@ -46,7 +46,10 @@ pub(crate) async fn send(
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     tasks.spawn(connection);
     let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
-    let mut request = hyper::Request::builder().method(method).uri(target).header("host", &address);
+    let mut request = hyper::Request::builder().method(method).uri(target);
+    if headers.iter().all(|(name, _)| *name != "host") {
+        request = request.header("host", &address);
+    }
     for (name, value) in headers {
         request = request.header(*name, *value);
     }

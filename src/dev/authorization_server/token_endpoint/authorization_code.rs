@@ -5,6 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::secret::Secret;
 
+use super::super::fault::Alteration;
 use super::super::refusal::{CODE_INVALID, Refusal};
 use super::super::reply::sha256;
 use super::super::scopes;
@@ -52,7 +53,8 @@ pub(super) fn redeem(state: &mut State, call: &Call<'_>) -> Result<Entitlement, 
         record.redeemed = Some(family);
     }
     state.families.touch(family, call.now);
-    let offline = scopes::has(&record.scopes, "offline_access");
+    let offline = scopes::has(&record.scopes, "offline_access")
+        && call.distortion.alteration != Some(Alteration::NoRefreshToken);
     let refresh_token = offline.then(|| state.new_refresh_token(family, call.now));
     Ok(Entitlement { family: Some(family), scopes: record.scopes, nonce: record.nonce, refresh_token })
 }
