@@ -19,7 +19,7 @@ pub use ids::{
     GrantId, GrantKey, RequestId, RequestIds, RoleName, RunId, ServiceName, TokenKey, TokenMark, UserName,
 };
 pub use last_use::{Asker, LastUse};
-pub use login_url::LoginUrl;
+pub use login_url::{LOOPBACK, LoginUrl, redirect_uri};
 pub use scope::{Scope, ScopeError};
 pub use service::{Kind, Service, SpeaksFor};
 pub use token::{Freshness, Issued, Life};

@@ -22,7 +22,7 @@ use crate::api::error::Problem;
 use crate::api::grants::describe;
 use crate::audit::{Event, Kind};
 use crate::consent::{Ask, Callback, Connected, Purpose, Refused};
-use crate::model::{RoleName, ServiceName};
+use crate::model::{RoleName, ServiceName, redirect_uri};
 use crate::secret::Secret;
 
 /// What waits for a user.
@@ -235,7 +235,7 @@ fn loopback(text: &str, server: &str) -> Option<Url> {
         Host::Domain(_) => false,
     };
     let here = url.origin().ascii_serialization();
-    let whole = Url::parse(&format!("{here}/callback/{server}")).ok()?;
+    let whole = redirect_uri(&Url::parse(&here).ok()?, server);
     // Compared with its normal form, so that nothing hides in it.
     let is_plain = [whole.as_str(), here.as_str()].contains(&text);
     let has_all = url.scheme() == "http" && url.port().is_some_and(|port| port > 0);

@@ -14,8 +14,7 @@ use crate::check::client::{Client, Probe};
 use crate::check::documents::{Documents, discover, keys};
 use crate::check::refusal::APP;
 use crate::check::{Ports, Step, Verdict, address, client};
-use crate::model::Service;
-use crate::settings::connect;
+use crate::model::{Service, redirect_uri};
 use crate::settings::{Server, Settings};
 
 /// Where users would come back to, where no page is configured: only to fill a form that can't succeed.
@@ -86,7 +85,7 @@ pub(super) async fn look(
         let jwks_uri = documents.endpoints.jwks_uri.as_ref();
         steps.push(keys(section, jwks_uri, &server.algorithms, &asking).await);
         let connect = settings.connect.as_ref();
-        let redirect_uri = connect.map(|connect| connect::redirect_uri(&connect.public_url, name));
+        let redirect_uri = connect.map(|connect| redirect_uri(&connect.public_url, name));
         let needs = Needs {
             services,
             redirect_uri: redirect_uri.as_ref().map(Url::as_str),

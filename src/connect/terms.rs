@@ -6,7 +6,7 @@ use std::sync::Arc;
 use url::Url;
 
 use crate::connect::cookies::Style;
-use crate::model::{Service, ServiceName};
+use crate::model::{Service, ServiceName, redirect_uri};
 
 /// No link back is longer: it goes into a cookie.
 const LONGEST: usize = 1024;
@@ -89,11 +89,7 @@ impl Terms {
 
     /// Where a browser is sent back to; one for each server, so that no answer of one passes for another's.
     pub(super) fn redirect_uri(&self, authorization_server: &str) -> Url {
-        let mut url = self.public_url.clone();
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.clear().extend(["callback", authorization_server]);
-        }
-        url
+        redirect_uri(&self.public_url, authorization_server)
     }
 
     /// A link back, if it leads to one of the configured origins.

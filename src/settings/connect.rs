@@ -31,22 +31,6 @@ pub struct TlsFiles {
     pub private_key: PathBuf,
 }
 
-/// The origin that a sign-in from a terminal comes back to (RFC 8252 §7.3), unless another port is named. Okta compares the
-/// port too, so it is always the same one.
-pub const LOOPBACK: &str = "http://127.0.0.1:8976";
-
-/// Where an authorization server sends the browser back to. Servers compare it byte for byte with what is registered, and
-/// each has one of its own, so that an answer of one is never taken for another's (RFC 9700 §4.4).
-#[must_use]
-pub fn redirect_uri(origin: &Url, authorization_server: &str) -> Url {
-    let mut uri = origin.clone();
-    // An origin always has a path to change.
-    if let Ok(mut path) = uri.path_segments_mut() {
-        path.clear().extend(["callback", authorization_server]);
-    }
-    uri
-}
-
 pub(super) fn read(root: &Section<'_>) -> Option<Connect> {
     if !root.has("connect") {
         return None;
@@ -116,23 +100,6 @@ fn tls(section: &Section<'_>) -> Option<TlsFiles> {
             };
             section.missing(missing, format!("is missing: {there} and {missing} go together"));
             None
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_server_has_a_redirect_uri_of_its_own_whatever_it_is_called() {
-        let page = Url::parse("https://bursar.example.com").unwrap();
-        for (origin, server, expected) in [
-            (&page, "production", "https://bursar.example.com/callback/production"),
-            (&page, "a/../b ?", "https://bursar.example.com/callback/a%2F..%2Fb%20%3F"),
-            (&Url::parse(LOOPBACK).unwrap(), "a", "http://127.0.0.1:8976/callback/a"),
-        ] {
-            assert_eq!(redirect_uri(origin, server).as_str(), expected);
         }
     }
 }

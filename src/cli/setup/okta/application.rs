@@ -9,7 +9,7 @@ use crate::cli::setup::okta::Client;
 use crate::cli::setup::quote::shell_word;
 use crate::cli::setup::sheet::Sheet;
 use crate::cli::setup::{list, time};
-use crate::settings::connect::{LOOPBACK, redirect_uri};
+use crate::model::{LOOPBACK, redirect_uri};
 use crate::settings::{Server, Settings};
 
 /// As long as Okta's grace period can be.
