@@ -18,7 +18,7 @@ use crate::authorization_server::http::{HttpClient, Proxies};
 use crate::authorization_server::{AuthorizationServer as _, Expected};
 use crate::cli::arguments::DevArgs;
 use crate::cli::{Exit, client, serve, terminal};
-use crate::dev::authorization_server::{DevServer, Options, Rotation};
+use crate::dev::authorization_server::{DevServer, KeyStock, Options, Rotation};
 use crate::dev::{Place, SERVICES, USERS, describe, write_private};
 use crate::hardening;
 use crate::jwt::SigningAlgorithm;
@@ -108,6 +108,7 @@ async fn set_up(args: &DevArgs) -> Result<World, String> {
         token_lifetime: args.token_lifetime,
         rotation: Rotation::Rotating,
         leeway: Duration::from_secs(30),
+        keys: KeyStock::default(),
     };
     let (clock, entropy) = (Arc::clone(&ports.clock), Arc::clone(&ports.entropy));
     let server = DevServer::start(options, clock, entropy, &server_tasks)

@@ -98,6 +98,8 @@ mod token_endpoint;
 mod users;
 mod weak_key;
 
+pub use key_making::KeyStock;
+
 /// How the server begins; most of it can be changed by control later.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -109,6 +111,8 @@ pub struct Options {
     pub rotation: Rotation,
     /// How long a refresh token that was rotated away is still good.
     pub leeway: Duration,
+    /// Where its keys come from; keys of its own by default.
+    pub keys: KeyStock,
 }
 
 /// Okta's two kinds of refresh tokens.
@@ -155,7 +159,7 @@ impl DevServer {
         let client_secret = Secret::new(format!("sentinel-{}", entropy.text(30)));
         let settings = Settings::new(options.rotation, options.leeway, options.token_lifetime);
         let state = State::new(entropy, origin.clone(), settings, client_secret.clone());
-        let service = Arc::new(Service::new(clock, tasks.clone(), state));
+        let service = Arc::new(Service::new(clock, tasks.clone(), state, options.keys));
         tasks.spawn_until_stop(http::serve(listener, service.clone()));
         let ahead = service.clone();
         tasks.spawn_until_stop(async move {

@@ -56,7 +56,8 @@ impl Scene {
     async fn start_as_okta(rotation: Rotation, leeway: Duration) -> Self {
         let (clock, tasks) = (ManualClock::new(Timestamp::from_secs(START)), Tasks::new());
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let options = Options { listen, token_lifetime: LIFETIME, rotation, leeway };
+        let options =
+            Options { listen, token_lifetime: LIFETIME, rotation, leeway, keys: crate::support::keys() };
         let server = DevServer::start(options, Arc::new(clock.clone()), Arc::new(SystemEntropy), &tasks)
             .await
             .unwrap();

@@ -8,11 +8,11 @@ pub(crate) mod sidecar;
 pub(crate) mod store;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bursar::clock::{Clock, SystemClock};
-use bursar::dev::authorization_server::{DevServer, Options, Rotation};
+use bursar::dev::authorization_server::{DevServer, KeyStock, Options, Rotation};
 use bursar::dev::{Place, SERVICES};
 use bursar::entropy::SystemEntropy;
 use bursar::tasks::Tasks;
@@ -22,6 +22,12 @@ use sidecar::Sidecar;
 
 pub(crate) const ALICE: &str = "alice@example.com";
 pub(crate) const BOB: &str = "bob@example.com";
+
+/// One stock of keys for all servers of these tests.
+pub(crate) fn keys() -> KeyStock {
+    static KEYS: LazyLock<KeyStock> = LazyLock::new(KeyStock::default);
+    KEYS.clone()
+}
 
 pub(crate) struct World {
     pub(crate) server: DevServer,
@@ -52,6 +58,7 @@ impl World {
             token_lifetime,
             rotation,
             leeway: Duration::from_secs(leeway),
+            keys: keys(),
         };
         let server = DevServer::start(options, clock, Arc::new(SystemEntropy), &tasks).await.unwrap();
         let directory = tempfile::tempdir().unwrap();

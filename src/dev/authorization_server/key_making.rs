@@ -1,10 +1,38 @@
 //! Makes keys where and when they are needed: never under the lock, never on the thread that answers.
 
+use std::fmt;
 use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_lc_rs::error::Unspecified;
 
 use super::keys::Need;
 use super::rsa::SigningKey;
 use super::service::Service;
+
+/// Keys that are made once, for servers that share them: making one takes longer than most of what is tested with it.
+#[derive(Clone, Default)]
+pub struct KeyStock(Arc<Mutex<Vec<SigningKey>>>);
+
+impl KeyStock {
+    /// The one of this number, made if nobody has wanted it before.
+    fn key(&self, number: usize) -> Result<SigningKey, Unspecified> {
+        let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(key) = made.get(number) {
+                return Ok(key.clone());
+            }
+            made.push(SigningKey::generate()?);
+        }
+    }
+}
+
+impl fmt::Debug for KeyStock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyStock(..)")
+    }
+}
 
 impl Service {
     /// Makes the keys that are missing, on a thread where that keeps nobody waiting.
@@ -37,7 +65,8 @@ impl Service {
     }
 
     async fn make_key(&self) -> io::Result<SigningKey> {
-        let made = tokio::task::spawn_blocking(SigningKey::generate).await.map_err(io::Error::other)?;
+        let (stock, number) = (self.stock.clone(), self.keys_taken.fetch_add(1, Ordering::Relaxed));
+        let made = tokio::task::spawn_blocking(move || stock.key(number)).await.map_err(io::Error::other)?;
         made.map_err(|_unspecified| io::Error::other("an RSA key could not be made"))
     }
 

@@ -1,5 +1,7 @@
 //! One RSA signing key, and what is published of it.
 
+use std::sync::Arc;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
 use aws_lc_rs::error::Unspecified;
@@ -11,9 +13,10 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 /// 2048 bits, for RS256.
+#[derive(Clone)]
 pub(super) struct SigningKey {
     kid: String,
-    pair: KeyPair,
+    pair: Arc<KeyPair>,
 }
 
 impl SigningKey {
@@ -21,7 +24,7 @@ impl SigningKey {
     pub(super) fn generate() -> Result<Self, Unspecified> {
         let pair = KeyPair::generate(KeySize::Rsa2048)?;
         let kid = URL_SAFE_NO_PAD.encode(digest(&SHA256, pair.public_key().as_ref()));
-        Ok(Self { kid, pair })
+        Ok(Self { kid, pair: Arc::new(pair) })
     }
 
     pub(super) fn kid(&self) -> &str {

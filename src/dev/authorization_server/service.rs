@@ -1,5 +1,6 @@
 //! From a request to its reply: counts it, lets a fault have its way, makes the keys it needs, and asks the endpoint.
 
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use crate::tasks::Tasks;
 use super::family::FamilyId;
 use super::fault::Fault;
 use super::form::Form;
+use super::key_making::KeyStock;
 use super::keys::Need;
 use super::refusal::Refusal;
 use super::reply::Reply;
@@ -29,6 +31,8 @@ pub(super) struct Service {
     state: Mutex<State>,
     /// Held while a key is made, so that two requests don't make the same one.
     pub(super) making_keys: tokio::sync::Mutex<()>,
+    pub(super) stock: KeyStock,
+    pub(super) keys_taken: AtomicUsize,
 }
 
 /// A reply, and the mark of its request as under way until it has been brought.
@@ -50,9 +54,16 @@ impl Drop for UnderWay {
 }
 
 impl Service {
-    pub(super) fn new(clock: Arc<dyn Clock>, tasks: Tasks, state: State) -> Self {
-        let entropy = state.entropy.clone();
-        Self { clock, entropy, tasks, state: Mutex::new(state), making_keys: tokio::sync::Mutex::new(()) }
+    pub(super) fn new(clock: Arc<dyn Clock>, tasks: Tasks, state: State, stock: KeyStock) -> Self {
+        Self {
+            clock,
+            entropy: state.entropy.clone(),
+            tasks,
+            state: Mutex::new(state),
+            making_keys: tokio::sync::Mutex::new(()),
+            stock,
+            keys_taken: AtomicUsize::new(0),
+        }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
