@@ -88,7 +88,13 @@ pub(super) fn say(refused: Refused) -> Said {
 
 /// What no user can mend.
 fn for_administrators(title: &'static str, what: &'static str, detail: impl Into<String>) -> Said {
-    Said { detail: Some(detail.into()), ..said(StatusCode::BAD_GATEWAY, title, what, TELL) }
+    Said { detail: Some(sentence(&detail.into())), ..said(StatusCode::BAD_GATEWAY, title, what, TELL) }
+}
+
+/// Hints are written to follow a colon.
+fn sentence(text: &str) -> String {
+    let mut rest = text.chars();
+    rest.next().map(|first| first.to_uppercase().chain(rest).collect()).unwrap_or_default()
 }
 
 fn misconfigured(error: &str, hint: &str) -> Said {

@@ -222,6 +222,8 @@ pub enum Stream {
     Handshake(Box<Accept<TcpStream>>, Pin<Box<Sleep>>),
     /// With TLS.
     Tls(Box<TlsStream<TcpStream>>),
+    /// The handshake came to nothing; whoever asks again is told so, for it must not be taken up again.
+    Broken,
 }
 
 impl Stream {
@@ -232,9 +234,15 @@ impl Stream {
                 *self = Self::Tls(Box::new(stream));
                 Poll::Ready(Ok(()))
             }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Err(error)) => {
+                *self = Self::Broken;
+                Poll::Ready(Err(error))
+            }
             Poll::Pending => match deadline.as_mut().poll(context) {
-                Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+                Poll::Ready(()) => {
+                    *self = Self::Broken;
+                    Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+                }
                 Poll::Pending => Poll::Pending,
             },
         }
@@ -251,6 +259,7 @@ impl Stream {
             Self::Plain(stream) => Poll::Ready(Ok(Pin::new(stream))),
             Self::Tls(stream) => Poll::Ready(Ok(Pin::new(&mut **stream))),
             Self::Handshake(..) => Poll::Pending,
+            Self::Broken => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 }
@@ -298,7 +307,7 @@ impl AsyncWrite for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(context),
             // Nothing was said.
-            Self::Handshake(..) => Poll::Ready(Ok(())),
+            Self::Handshake(..) | Self::Broken => Poll::Ready(Ok(())),
         }
     }
 }

@@ -190,6 +190,7 @@ impl World {
         let (arguments, environment) = (sidecar.proc("cmdline"), sidecar.proc("environ"));
         let (status, log) = sidecar.stop().await;
         assert!(status.success(), "{status}: {log}");
+        assert!(!log.contains("panicked"), "{log}");
         let issued = self.issued().await;
         let mut secrets = vec!["sentinel".to_owned()];
         let keys = std::fs::read_dir(self.path()).unwrap().flatten().map(|entry| entry.path());
