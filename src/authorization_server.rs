@@ -102,6 +102,12 @@ pub trait AuthorizationServer: Send + Sync {
     /// (RFC 7662, answered here, by the server's keys).
     async fn read(&self, token: &Secret, audience: &str, now: Timestamp) -> Result<Claims, Unverified>;
 
+    /// Whether revoking one refresh token leaves the others of the same user alone, as it does at Okta. Elsewhere whole consents
+    /// may end with it (RFC 7009 §2.1 leaves that open), and what a user consents to twice may be one.
+    fn revokes_alone(&self) -> bool {
+        false
+    }
+
     /// Issuer and client in one text: what a refresh token from here is bound to.
     fn registration(&self) -> String;
 

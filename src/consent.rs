@@ -16,12 +16,13 @@ use std::time::Duration;
 use url::Url;
 
 use crate::authorization_server::consent::{NotAsked, Redeemed};
-use crate::authorization_server::{Exchange, Refusal, Tokens};
+use crate::authorization_server::{AuthorizationServer, Exchange, Refusal, Tokens};
 use crate::clock::{Clock, Timestamp};
 use crate::entropy::Entropy;
 use crate::metrics::Metrics;
 use crate::model::{Failure, Grant, RoleName, Scope, Service, ServiceName, UserName};
 use crate::refresh::Engine;
+use crate::refresh::adopt::{Consented, Proven};
 use crate::secret::Secret;
 
 /// What came back with the browser.
@@ -177,10 +178,11 @@ impl Consents {
             "a user's password is taken for a grant, which RFC 9700 section 2.4 says must not be done"
         );
         let scope = asked_scope(&service, &Purpose::Connect(Vec::new()))?;
+        let server = self.server(&service)?;
         let redeemed = Redeemed::Password { username, password, scope: &scope };
-        let tokens = self.redeem(&service, redeemed).await?;
+        let tokens = self.redeem(&service, &*server, redeemed).await?;
         let proof = proof::Asked { scope, nonce: None, expected: None };
-        self.connect(&service, tokens, proof).await
+        self.connect(&service, server, tokens, proof).await
     }
 
     async fn redeem_code(
@@ -194,32 +196,45 @@ impl Consents {
             // The configuration has changed meanwhile.
             return Err(Refused::TooLate);
         }
-        let server = self.engine.consulted(&pending.authorization_server).ok_or(Refused::TooLate)?;
+        // The same one throughout: what one server has issued is shown to no other.
+        let server = self.server(&service)?;
+        if server.registration() != pending.registration {
+            return Err(Refused::TooLate);
+        }
         let authorization = server.authorization().await?;
         let code = callback::check(came, pending, &authorization, self.clock.now().wall)?;
         let (verifier, redirect_uri) = (&pending.verifier, &pending.redirect_uri);
         let redeemed = Redeemed::Code { code: &code, verifier, redirect_uri };
-        let tokens = self.redeem(&service, redeemed).await?;
+        let tokens = self.redeem(&service, &*server, redeemed).await?;
         let proof = proof::Asked {
             scope: asked_scope(&service, &pending.purpose)?,
             nonce: Some(pending.nonce.clone()),
             expected: expected.cloned(),
         };
         match pending.purpose {
-            Purpose::Connect(_) => self.connect(&service, tokens, proof).await,
+            Purpose::Connect(_) => self.connect(&service, server, tokens, proof).await,
             Purpose::SignIn => {
-                let (identity, granted) = self.prove(&service, &tokens, &proof).await?;
+                let (identity, granted) = self.prove(&service, &*server, &tokens, &proof).await?;
                 Ok(Connected { identity, grant: None, granted })
             }
         }
     }
 
     /// Redeems a consent once; again only where it certainly was not taken up.
-    async fn redeem(&self, service: &Service, consent: Redeemed<'_>) -> Result<Tokens, Refused> {
+    async fn redeem(
+        &self,
+        service: &Service,
+        server: &dyn AuthorizationServer,
+        consent: Redeemed<'_>,
+    ) -> Result<Tokens, Refused> {
         let mut tries = 0;
         loop {
             tries += 1;
-            let server = self.engine.consulted(&service.authorization_server).ok_or(Refused::TooLate)?;
+            if !self.engine.admits_consent(&service.authorization_server) {
+                return Err(Refused::Unavailable(
+                    "too many consents in a minute, or its rate limit is used up".to_owned(),
+                ));
+            }
             let wait = match server.redeem(consent).await.exchange {
                 Exchange::Answered(tokens) => return Ok(*tokens),
                 Exchange::Refused(Refusal::InvalidGrant) => return Err(Refused::NotTaken),
@@ -243,6 +258,7 @@ impl Consents {
     async fn connect(
         &self,
         service: &Arc<Service>,
+        server: Arc<dyn AuthorizationServer>,
         tokens: Tokens,
         asked: proof::Asked,
     ) -> Result<Connected, Refused> {
@@ -250,19 +266,25 @@ impl Consents {
         let granted = tokens.scope.clone().unwrap_or_else(|| asked.scope.clone());
         let (sender, identity) = tokio::sync::oneshot::channel();
         let (this, of) = (self.clone(), Arc::clone(service));
+        let registration = server.registration();
         let proof = async move {
-            let (identity, granted) = this.prove(&of, &tokens, &asked).await?;
+            let (identity, granted) = this.prove(&of, &*server, &tokens, &asked).await?;
             if let Some(missing) = proof::missing(&of, &granted) {
                 return Err(Refused::LessGranted(missing));
             }
-            let name = identity.name.clone();
+            let proven = Proven { user: identity.name.clone(), subject: identity.subject.clone() };
             // Nobody listens any more if the caller has left; the grant is made all the same.
             let _or_nobody = sender.send(identity);
-            Ok(name)
+            Ok(proven)
         };
-        let grant = self.engine.adopt(&service.name, refresh_token, granted.clone(), proof).await?;
+        let candidate = Consented { refresh_token, registration, granted: granted.clone() };
+        let grant = self.engine.adopt(&service.name, candidate, proof).await?;
         let identity = identity.await.map_err(|_| Failure::Internal("nobody was identified".to_owned()))?;
         Ok(Connected { identity, grant: Some(grant), granted })
+    }
+
+    fn server(&self, service: &Service) -> Result<Arc<dyn AuthorizationServer>, Refused> {
+        self.engine.authorization_server(&service.authorization_server).ok_or(Refused::TooLate)
     }
 
     fn service(&self, name: &ServiceName) -> Result<Arc<Service>, Refused> {

@@ -34,7 +34,8 @@ use crate::store::{Store, StoreError};
 use crate::tasks::Tasks;
 
 mod admission;
-mod adopt;
+/// Consents become grants.
+pub mod adopt;
 mod ahead;
 mod audited;
 mod budget;

@@ -168,8 +168,13 @@ pub trait Store: Send + Sync {
     /// The server has said when the grant ends by itself.
     async fn note_expiry(&self, id: &GrantId, expiry: Expiry) -> Result<(), StoreError>;
 
-    /// The server has said which scopes the user consented to.
-    async fn note_granted_scope(&self, id: &GrantId, scope: &Scope) -> Result<(), StoreError>;
+    /// What the server has said that the consent covers and, where that is known by now, who gave it.
+    async fn note_consent(
+        &self,
+        id: &GrantId,
+        scope: &Scope,
+        subject: Option<&str>,
+    ) -> Result<(), StoreError>;
 
     /// Of these living grants, the roles that a token has come for.
     async fn roles_had(&self, keys: &[GrantKey]) -> Result<Vec<(GrantKey, RoleName)>, StoreError>;

@@ -109,6 +109,7 @@ impl MemoryStore {
             in_doubt_since: row.attempt,
             expiry: Expiry::Unknown,
             granted_scope: None,
+            subject: None,
         }
     }
 }
@@ -338,7 +339,7 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn note_granted_scope(&self, _: &GrantId, _: &Scope) -> Result<(), StoreError> {
+    async fn note_consent(&self, _: &GrantId, _: &Scope, _: Option<&str>) -> Result<(), StoreError> {
         not_here()
     }
 

@@ -17,6 +17,7 @@ use crate::authorization_server::client_authentication::ClientAuthentication;
 use crate::authorization_server::consent::{Authorization, DeviceAuthorization, NotAsked, Redeemed};
 use crate::authorization_server::discovery::Endpoints;
 use crate::authorization_server::http::{Answer, HttpClient, SendError};
+use crate::authorization_server::issuer::Issuer;
 use crate::authorization_server::keys::{Keys, Want};
 use crate::authorization_server::{
     AuthorizationServer, Exchange, Expected, Introduced, Introspection, RateLimit, Refusal, Reply,
@@ -359,6 +360,10 @@ impl AuthorizationServer for Client {
 
     fn rate_limit(&self) -> Option<RateLimit> {
         *self.rate_limit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn revokes_alone(&self) -> bool {
+        Issuer::of(&self.config.issuer) != Issuer::Other
     }
 
     fn registration(&self) -> String {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Response, StatusCode};
+use nix::unistd::{Uid, User};
 
 use crate::clock::Timestamp;
 use crate::connect::date::Date;
@@ -88,19 +89,24 @@ async fn look(visit: &Visit<'_>, grant: Grant) -> Result<Known, Trouble> {
     let had = connect.store.roles_had(std::slice::from_ref(&grant.key)).await?;
     let coverage = connect.engine.coverage(&grant, had.iter().map(|(_, role)| role));
     let granted = coverage.into_iter().filter(|(_, coverage)| *coverage == Coverage::Granted);
-    let used = connect.uses.last_use(&grant.key).await;
-    Ok(Known {
-        roles: granted.map(|(role, _)| role).collect(),
-        used: used.map(|used| (used.at, user_of(&used))),
-        grant,
-    })
+    let roles = granted.map(|(role, _)| role).collect();
+    let used = match connect.uses.last_use(&grant.key).await {
+        // A name may have to be asked for elsewhere.
+        Some(used) => tokio::task::spawn_blocking(move || (used.at, user_of(&used))).await.ok(),
+        None => None,
+    };
+    Ok(Known { grant, roles, used })
 }
 
-/// Who that was, as this machine calls it.
+/// Who that was, as the workers' machine calls it.
 fn user_of(used: &LastUse) -> String {
+    let account = || {
+        let user = User::from_uid(Uid::from_raw(used.uid)).ok().flatten();
+        user.map_or_else(|| used.uid.to_string(), |user| user.name)
+    };
     let user = match &used.unit {
         Some(unit) => unit.clone(),
-        None => format!("the account {} on the workers' machine", used.uid),
+        None => format!("account {} on the workers' machine", account()),
     };
     match &used.run {
         Some(run) => format!("run {run} ({user})"),

@@ -106,6 +106,7 @@ mod tests {
             redirect_uri: Url::parse("https://b.example/callback/production").unwrap(),
             state: secret("the-state"),
             until: NOW.plus(std::time::Duration::from_mins(1)),
+            registration: "c at https://o.example".to_owned(),
             nonce: secret("n"),
             verifier: secret("v"),
         }

@@ -59,7 +59,7 @@ impl Consents {
     async fn ask_for_device(&self, service: &ServiceName, purpose: Purpose) -> Result<Device, Refused> {
         let service = self.service(service)?;
         let scope = asked_scope(&service, &purpose)?;
-        let server = self.engine.consulted(&service.authorization_server).ok_or(Refused::TooLate)?;
+        let server = self.server(&service)?;
         let began = self.clock.now();
         let authorization = server.device_authorization(&scope).await?;
         let until = began.wall.plus(authorization.expires_in);
@@ -82,15 +82,19 @@ impl Consents {
                 return Err(Refused::TooLate);
             }
             let service = self.service(&device.service)?;
-            let server = self.engine.consulted(&service.authorization_server);
-            let server = server.filter(|server| server.registration() == device.registration);
-            // The configuration has changed meanwhile.
-            let server = server.ok_or(Refused::TooLate)?;
+            let server = self.server(&service)?;
+            if server.registration() != device.registration {
+                // The configuration has changed meanwhile.
+                return Err(Refused::TooLate);
+            }
+            if !self.engine.counts_question(&service.authorization_server) {
+                continue;
+            }
             match server.redeem(Redeemed::DeviceCode(code)).await.exchange {
                 Exchange::Answered(tokens) => {
                     let scope = asked_scope(&service, &device.purpose)?;
                     let asked = proof::Asked { scope, nonce: None, expected: None };
-                    return self.connect(&service, *tokens, asked).await;
+                    return self.connect(&service, server, *tokens, asked).await;
                 }
                 Exchange::Refused(Refusal::Configuration(why)) => match why.error.as_str() {
                     "authorization_pending" => {}

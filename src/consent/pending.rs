@@ -33,6 +33,8 @@ pub struct Pending {
     pub state: Secret,
     /// From then on it is too late.
     pub until: Timestamp,
+    /// Issuer and client: nobody else may see the code.
+    pub(super) registration: String,
     pub(super) nonce: Secret,
     pub(super) verifier: Secret,
 }
@@ -40,6 +42,7 @@ pub struct Pending {
 #[derive(Serialize, Deserialize)]
 struct Written<'a> {
     server: &'a str,
+    registration: &'a str,
     service: &'a str,
     /// None to sign in.
     roles: Option<Vec<String>>,
@@ -60,6 +63,7 @@ impl Pending {
         };
         let written = Written {
             server: &self.authorization_server,
+            registration: &self.registration,
             service: self.service.as_str(),
             roles,
             redirect_uri: self.redirect_uri.as_str(),
@@ -74,7 +78,7 @@ impl Pending {
     /// Reads what was written, and nobody could change since.
     #[must_use]
     pub fn read(written: &[u8]) -> Option<Self> {
-        let Written { server, service, roles, redirect_uri, state, nonce, verifier, until } =
+        let Written { server, registration, service, roles, redirect_uri, state, nonce, verifier, until } =
             serde_json::from_slice(written).ok()?;
         let role = |name: String| RoleName::parse(&name);
         let purpose = match roles {
@@ -89,6 +93,7 @@ impl Pending {
             redirect_uri: Url::parse(redirect_uri).ok()?,
             state: secret(state),
             until: Timestamp::from_millis(until),
+            registration: registration.to_owned(),
             nonce: secret(nonce),
             verifier: secret(verifier),
         })
@@ -99,7 +104,7 @@ impl Consents {
     pub(super) async fn prepare(&self, ask: &Ask) -> Result<(Url, Pending), Refused> {
         let service = self.service(&ask.service)?;
         let scope = asked_scope(&service, &ask.purpose)?;
-        let server = self.engine.consulted(&service.authorization_server).ok_or(Refused::TooLate)?;
+        let server = self.server(&service)?;
         let authorization = server.authorization().await?;
         let random = || Secret::new(self.entropy.text(RANDOM_BYTES));
         let pending = Pending {
@@ -109,6 +114,7 @@ impl Consents {
             redirect_uri: ask.redirect_uri.clone(),
             state: random(),
             until: self.now().plus(PATIENCE),
+            registration: server.registration(),
             nonce: random(),
             verifier: random(),
         };

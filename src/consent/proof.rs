@@ -1,6 +1,6 @@
 //! Whose tokens are: the ID token says who has signed in, the access token for whom it speaks, and both must be the same.
 
-use crate::authorization_server::{Expected, Introduced, Tokens, Unverified};
+use crate::authorization_server::{AuthorizationServer, Expected, Introduced, Tokens, Unverified};
 use crate::consent::{Consents, Identity, Refused};
 use crate::jwt::{self, VerifyError};
 use crate::model::{Scope, Service, UserName};
@@ -27,6 +27,7 @@ impl Consents {
     pub(super) async fn prove(
         &self,
         service: &Service,
+        server: &dyn AuthorizationServer,
         tokens: &Tokens,
         asked: &Asked,
     ) -> Result<(Identity, Scope), Refused> {
@@ -41,7 +42,6 @@ impl Consents {
             );
             return Err(Refused::TokenInvalid { hint });
         }
-        let server = self.engine.consulted(&service.authorization_server).ok_or(Refused::TooLate)?;
         let granted = tokens.scope.clone().unwrap_or_else(|| asked.scope.clone());
         let Some(id_token) = &tokens.id_token else {
             let hint = "no ID token came, though the scope openid was asked for".to_owned();
@@ -51,8 +51,8 @@ impl Consents {
         let introduced = Introduced {
             nonce: asked.nonce.as_ref(),
             access_token: &tokens.access_token,
-            max_age: service.max_age.filter(|_| !signs_in_only && asked.nonce.is_some()),
-            acr_values: service.acr_values.as_deref().filter(|_| !signs_in_only && asked.nonce.is_some()),
+            max_age: service.max_age.filter(|_| !signs_in_only),
+            acr_values: service.acr_values.as_deref().filter(|_| !signs_in_only),
         };
         let identified = server.identify(id_token, &introduced, self.now()).await.map_err(unverified)?;
         let name = if service.opaque {
@@ -78,7 +78,7 @@ impl Consents {
         let identity = Identity {
             authorization_server: service.authorization_server.clone(),
             subject: identified.subject,
-            user_claim: service.user_claim.clone(),
+            user_claim: service.named_by().to_owned(),
             name,
         };
         if let Some(expected) = &asked.expected

@@ -29,6 +29,9 @@ pub struct Grant {
     pub expiry: Expiry,
     /// What the user consented to, where the server has said so.
     pub granted_scope: Option<Scope>,
+    /// Who consented, as its server knows them for good (`sub` of the ID token), if that is known: a name may become
+    /// another's.
+    pub subject: Option<String>,
 }
 
 /// Whether a grant covers a role.

@@ -76,6 +76,12 @@ impl Service {
         self.speaks_for == SpeaksFor::Users
     }
 
+    /// The claim that names the user, also of opaque tokens: theirs is in the ID token.
+    #[must_use]
+    pub fn named_by(&self) -> &str {
+        if self.opaque { "preferred_username" } else { &self.user_claim }
+    }
+
     /// What is asked of the authorization server for `role`: for users always with `offline_access`, so that the answer
     /// carries the next refresh token. `None` if the service has no such role.
     #[must_use]

@@ -17,6 +17,11 @@ const WINDOW: Duration = Duration::from_mins(1);
 /// For a place in it. Who would wait longer is told so, and holds nobody up.
 const LONGEST_WAIT: Duration = WINDOW;
 
+/// Consents take so much of the budget at most, a fifth; anybody may begin one. And where that would be next to nothing, so
+/// many.
+const CONSENTS: usize = 5;
+const FEWEST_CONSENTS: usize = 30;
+
 /// What nobody waits for, and its share of the budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Background {
@@ -46,6 +51,8 @@ struct State {
     per_minute: u32,
     /// When requests of the last minute were made, and when those will be that have a place; in order.
     made: VecDeque<Duration>,
+    /// When consents of the last minute were redeemed.
+    consents: VecDeque<Duration>,
     /// When the next one of each kind may be made in the background.
     next: [Duration; 2],
     /// What the server has told: others may use the same limit.
@@ -121,6 +128,21 @@ impl Budget {
         let mut state = self.lock();
         state.forget(now.boot);
         state.put(now.boot);
+    }
+
+    /// Takes a place for a consent, if there are not too many in this minute.
+    pub(super) fn take_consent(&self, now: &Moment) -> bool {
+        let mut state = self.lock();
+        state.forget(now.boot);
+        let most = (state.most() / CONSENTS).max(FEWEST_CONSENTS);
+        let since = now.boot.saturating_sub(WINDOW);
+        state.consents.retain(|at| *at > since);
+        if state.consents.len() >= most || state.paused > now.boot {
+            return false;
+        }
+        state.consents.push_back(now.boot);
+        state.put(now.boot);
+        true
     }
 
     /// What the server says, who knows of requests by others.

@@ -233,7 +233,7 @@ impl Inner {
                     self.news.notify_one();
                 }
                 if let Some(scope) = scope.filter(|scope| grant.granted_scope.as_ref() != Some(scope)) {
-                    store.note_granted_scope(id, &scope).await.map_err(|error| store_failure(&error))?;
+                    store.note_consent(id, &scope, None).await.map_err(|error| store_failure(&error))?;
                 }
                 if let Some(liveness) = door.liveness {
                     vouch(liveness);

@@ -188,8 +188,13 @@ impl<S: Store> Store for MeteredStore<S> {
     async fn note_expiry(&self, id: &GrantId, expiry: Expiry) -> Result<(), StoreError> {
         self.measured("note_expiry", self.inner.note_expiry(id, expiry)).await
     }
-    async fn note_granted_scope(&self, id: &GrantId, scope: &Scope) -> Result<(), StoreError> {
-        self.measured("note_granted_scope", self.inner.note_granted_scope(id, scope)).await
+    async fn note_consent(
+        &self,
+        id: &GrantId,
+        scope: &Scope,
+        subject: Option<&str>,
+    ) -> Result<(), StoreError> {
+        self.measured("note_consent", self.inner.note_consent(id, scope, subject)).await
     }
     async fn roles_had(&self, keys: &[GrantKey]) -> Result<Vec<(GrantKey, RoleName)>, StoreError> {
         self.measured("roles_had", self.inner.roles_had(keys)).await

@@ -136,6 +136,7 @@ impl<'a> Reader<'a> {
             refreshed_at: self.get::<Option<i64>>("refreshed_at")?.map(Timestamp::from_millis),
             in_doubt_since: self.attempt()?,
             expiry: self.expiry()?,
+            subject: self.get("subject")?,
             granted_scope: self.get::<Option<&str>>("granted_scope")?.map(Scope::from_wire),
         })
     }

@@ -148,7 +148,7 @@ impl Store for SqliteStore {
         // Only the conditions that there are, so that each finds its index.
         let mut query = QueryBuilder::<Sqlite>::new(
             "SELECT service, user, ended_reason, ended_at, rotation, registration, version, created_at, refreshed_at,
-                attempt_wall, attempt_boot, attempt_boot_id, expires_at, expiry_known, granted_scope
+                attempt_wall, attempt_boot, attempt_boot_id, expires_at, expiry_known, granted_scope, subject
              FROM grants WHERE candidate = '' AND user <> ''",
         );
         if let Some(service) = &which.service {
@@ -375,8 +375,13 @@ impl Store for SqliteStore {
         self.put_expiry(id, expiry).await
     }
 
-    async fn note_granted_scope(&self, id: &GrantId, scope: &Scope) -> Result<(), StoreError> {
-        self.put_granted_scope(id, scope).await
+    async fn note_consent(
+        &self,
+        id: &GrantId,
+        scope: &Scope,
+        subject: Option<&str>,
+    ) -> Result<(), StoreError> {
+        self.put_consent(id, scope, subject).await
     }
 
     async fn roles_had(&self, keys: &[GrantKey]) -> Result<Vec<(GrantKey, RoleName)>, StoreError> {

@@ -9,6 +9,7 @@
     reason = "tests fail by panicking, say what they skip, and stand outside the rules for what runs in production"
 )]
 
+mod adopting;
 mod architecture;
 mod audit;
 mod callers;

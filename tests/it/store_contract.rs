@@ -513,13 +513,14 @@ async fn what_a_grant_covers_is_known_once_it_has_been_said_and_of_that_consent_
     grant(&store, "alice", "r1").await;
     assert_eq!(granted(&store).await, None);
     let before = store.grant(&id("alice")).await.unwrap().unwrap().version;
-    store.note_granted_scope(&id("alice"), &Scope::from_wire("b a offline_access")).await.unwrap();
+    store.note_consent(&id("alice"), &Scope::from_wire("b a offline_access"), Some("00u1")).await.unwrap();
     store.close().await;
     drop(store);
     let store = scene.open().await;
     assert_eq!(granted(&store).await, Some(Scope::from_wire("a b offline_access")));
     let listed = store.grants(&Which::default(), None, 10).await.unwrap();
     assert_eq!(listed[0].granted_scope, Some(Scope::from_wire("a b offline_access")));
+    assert_eq!(listed[0].subject.as_deref(), Some("00u1"));
     assert_eq!(listed[0].version, before, "no write of an exchange under way is in vain for it");
     grant(&store, "alice", "r2").await;
     assert_eq!(granted(&store).await, None);

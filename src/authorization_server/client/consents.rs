@@ -7,6 +7,7 @@ use crate::authorization_server::client::Client;
 use crate::authorization_server::consent::{
     Authorization, DeviceAuthorization, NotAsked, Redeemed, device_authorization,
 };
+use crate::authorization_server::discovery::Endpoints;
 use crate::authorization_server::issuer::Issuer;
 use crate::authorization_server::keys::Want;
 use crate::authorization_server::{Exchange, Refusal, Reply};
@@ -19,9 +20,7 @@ impl Client {
         let endpoints = self.endpoints().await.map_err(NotAsked::Unavailable)?;
         let endpoint = endpoints.authorization_endpoint.clone();
         let endpoint = endpoint.ok_or(NotAsked::NotOffered("an authorization endpoint"))?;
-        if endpoints.jwks_uri.is_some() {
-            self.keys_for(Want::Usual).await.map_err(NotAsked::Unavailable)?;
-        }
+        self.keys_of_id_tokens(&endpoints).await?;
         Ok(Authorization {
             endpoint,
             issuer: self.config.issuer.clone(),
@@ -35,6 +34,7 @@ impl Client {
         let endpoints = self.endpoints().await.map_err(NotAsked::Unavailable)?;
         let endpoint = endpoints.device_authorization_endpoint.as_ref();
         let endpoint = endpoint.ok_or(NotAsked::NotOffered("device authorization"))?;
+        self.keys_of_id_tokens(&endpoints).await?;
         let scope = scope.to_string();
         // Whoever is not a confidential client names itself in the form; the others may (RFC 8628 §3.1).
         let form = [("client_id", self.authentication.client_id()), ("scope", scope.as_str())];
@@ -57,6 +57,15 @@ impl Client {
             Exchange::NotSent(why) | Exchange::InDoubt(why) => NotAsked::Unavailable(why),
             Exchange::Answered(_) => NotAsked::Unavailable("tokens in place of a code".to_owned()),
         })
+    }
+
+    /// Whose a grant is, ID tokens tell, and only its keys tell whether to believe them: to be had before anybody is asked.
+    async fn keys_of_id_tokens(&self, endpoints: &Endpoints) -> Result<(), NotAsked> {
+        if endpoints.jwks_uri.is_none() {
+            return Err(NotAsked::NotOffered("keys that its ID tokens could be verified with (jwks_uri)"));
+        }
+        self.keys_for(Want::Usual).await.map_err(NotAsked::Unavailable)?;
+        Ok(())
     }
 
     pub(super) async fn redeem_once(&self, consent: Redeemed<'_>) -> Reply {

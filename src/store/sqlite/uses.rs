@@ -44,11 +44,16 @@ impl SqliteStore {
         Ok(uses)
     }
 
-    pub(super) async fn put_granted_scope(&self, id: &GrantId, scope: &Scope) -> Result<(), StoreError> {
+    pub(super) async fn put_consent(
+        &self,
+        id: &GrantId,
+        scope: &Scope,
+        subject: Option<&str>,
+    ) -> Result<(), StoreError> {
         let query = sqlx::query(
-            "UPDATE grants SET granted_scope = ? WHERE service = ? AND user = ? AND candidate = ?",
+            "UPDATE grants SET granted_scope = ?, subject = COALESCE(?, subject) WHERE service = ? AND user = ? AND candidate = ?",
         );
-        of_row(query.bind(scope.to_string()), id).execute(&self.pool).await?;
+        of_row(query.bind(scope.to_string()).bind(subject), id).execute(&self.pool).await?;
         Ok(())
     }
 

@@ -209,6 +209,7 @@ impl Store for Memory {
             in_doubt_since: None,
             expiry: Expiry::Unknown,
             granted_scope: None,
+            subject: None,
         };
         let refresh_token = candidate.refresh_token.clone();
         let origin = refresh_token.digest();
@@ -296,9 +297,15 @@ impl Store for Memory {
         Ok(())
     }
 
-    async fn note_granted_scope(&self, id: &GrantId, scope: &Scope) -> Result<(), StoreError> {
+    async fn note_consent(
+        &self,
+        id: &GrantId,
+        scope: &Scope,
+        subject: Option<&str>,
+    ) -> Result<(), StoreError> {
         if let Some(row) = self.0.lock().unwrap().grants.get_mut(id) {
             row.grant.granted_scope = Some(scope.clone());
+            row.grant.subject = subject.map(str::to_owned).or(row.grant.subject.take());
         }
         Ok(())
     }

@@ -71,7 +71,7 @@ hooked! {
     fn unused(service: &ServiceName, before: Timestamp, after: Option<&Unused>, limit: u32) -> Vec<Unused>;
     fn newest(id: &GrantId) -> Option<Newest>;
     fn note_expiry(id: &GrantId, expiry: Expiry) -> ();
-    fn note_granted_scope(id: &GrantId, scope: &Scope) -> ();
+    fn note_consent(id: &GrantId, scope: &Scope, subject: Option<&str>) -> ();
     fn roles_had(keys: &[GrantKey]) -> Vec<(GrantKey, RoleName)>;
     fn note_uses(uses: &[(GrantKey, LastUse)]) -> ();
     fn last_uses(keys: &[GrantKey]) -> Vec<(GrantKey, LastUse)>;

@@ -140,11 +140,15 @@ export async function verify(token, service, user, role = 'PUBLIC') {
   return protectedHeader;
 }
 
-/** How many refreshes the provider saw while `work` went on, and what `work` gave. */
-export async function counting(work) {
+/**
+ * What some work brings, and how many refreshes it takes of these users' grants: others are refreshed ahead meanwhile.
+ * Whose a refresh is that the provider refuses is not known; it counts.
+ */
+export async function counting(work, ...users) {
   const earlier = provider.refreshes.length;
   const result = await work();
-  return [provider.refreshes.length - earlier, result];
+  const theirs = ({ user }) => user === undefined || users.length === 0 || users.includes(user);
+  return [provider.refreshes.slice(earlier).filter(theirs).length, result];
 }
 
 /** A promise that somebody else keeps. */

@@ -73,7 +73,7 @@ check("`scope` and `client_id` in place of Okta's claims, and a refresh token th
   for (const role of [undefined, 'ANALYST']) {
     await verify((await vend('plain', user, role)).access_token, 'plain', user, role);
   }
-  const [refreshes, refreshed] = await counting(() => grant('refresh', 'plain', user));
+  const [refreshes, refreshed] = await counting(() => grant('refresh', 'plain', user), user);
   assert.equal(refreshed.code, 0, refreshed.stderr);
   assert.equal(refreshes, 1);
   assert.match(refreshed.stdout, /refresh_tokens +persistent/);
@@ -114,7 +114,7 @@ check('fifty first requests at once cost one token request', async () => {
   const user = 'fifty@example.com';
   await connect('snowflake', user);
   const all = Array.from({ length: 50 }, () => vend('snowflake', user, 'ANALYST'));
-  const [refreshes, answers] = await counting(() => Promise.all(all));
+  const [refreshes, answers] = await counting(() => Promise.all(all), user);
   assert.equal(refreshes, 1);
   assert.equal(new Set(answers.map((answer) => answer.access_token)).size, 1);
   await verify(answers[0].access_token, 'snowflake', user, 'ANALYST');
@@ -123,7 +123,7 @@ check('fifty first requests at once cost one token request', async () => {
 check("another user's refresh token gives nothing, and is not lost", async () => {
   const [user, other] = ['mia@example.com', 'tom@example.com'];
   const token = await provider.login({ user: other, audience: AUDIENCES.okta });
-  const [refreshes, wrong] = await counting(() => importToken('snowflake', user, token));
+  const [refreshes, wrong] = await counting(() => importToken('snowflake', user, token), user, other);
   assert.equal(wrong.code, 1);
   assert.match(wrong.stderr, /user_mismatch/);
   assert.match(wrong.stderr, new RegExp(`user: ${other}`));
@@ -132,7 +132,7 @@ check("another user's refresh token gives nothing, and is not lost", async () =>
     assert.equal((await refused(409, 'login_required', 'snowflake', nobody)).reason, 'never_connected');
   }
   // The token is used up at the provider; what came for it has been kept.
-  const [again, right] = await counting(() => importToken('snowflake', other, token));
+  const [again, right] = await counting(() => importToken('snowflake', other, token), user, other);
   assert.equal(right.code, 0, right.stderr);
   assert.equal(again, 0);
   await verify((await vend('snowflake', other)).access_token, 'snowflake', other);
@@ -167,7 +167,7 @@ for (const signal of ['SIGTERM', 'SIGKILL']) {
       await stopBursar(signal);
       await startBursar();
       return tokens();
-    });
+    }, user);
     assert.equal(refreshes, 0);
     assert.deepEqual(later, earlier);
     assert.equal((await grant('refresh', 'snowflake', user)).code, 0);
@@ -226,7 +226,7 @@ check('requests that the provider did not act on are made again once it says so'
   provider.faults['/v1/token'] = (req, res, pass) => (faults.pop() ?? pass)(req, res);
   const asked = provider.requests['/v1/introspect'];
   const all = users.map((user) => vend('snowflake', user, 'ANALYST'));
-  const [refreshes, answers] = await counting(() => Promise.all(all));
+  const [refreshes, answers] = await counting(() => Promise.all(all), ...users);
   delete provider.faults['/v1/token'];
   assert.equal(faults.length, 0);
   assert.equal(refreshes, users.length);
@@ -258,7 +258,7 @@ check('while the keys can not be had nothing is vended, and nothing is lost', as
     await verify(answer.access_token, 'snowflake', user, 'ANALYST');
     assert.equal((await importToken('snowflake', importing, token)).code, 0);
     await verify((await vend('snowflake', importing)).access_token, 'snowflake', importing);
-  });
+  }, user, importing);
   assert.equal(refreshes, 2, 'one each: the tokens that came waited for the keys');
   assertNothingTwice();
 });
@@ -335,6 +335,7 @@ check('a key that nobody announced: its token waits, and is vended once the key 
       await sleep(400);
       return undefined;
     }),
+    user,
   );
   assert.equal(refreshes, 1);
   assert.equal((await verify(answer.access_token, 'snowflake', user, 'ANALYST')).kid, provider.activeKey());
@@ -356,11 +357,12 @@ check(
     const isFirst = ({ refresh_token }) => refresh_token === tokens[0][1];
     await until('they are under way', 5, () => provider.refreshes.some(isFirst));
     await sleep(300);
-    const asked = Date.now();
+    // Whose request comes in between need not wait for all of them.
+    let done = 0;
+    for (const importing of imports) importing.then(() => (done += 1));
     await vend('snowflake', user, 'ANALYST');
-    const took = Date.now() - asked;
+    assert.ok(done < imports.length, 'the token came last of all');
     for (const { code, stderr } of await Promise.all(imports)) assert.equal(code, 0, stderr);
-    assert.ok(took < 1500, `${took} ms`);
   },
 );
 
@@ -382,7 +384,7 @@ check('a grant that somebody else has ruined or revoked: login_required, and a n
     await act(token, user);
     const refreshed = await grant('refresh', 'snowflake', user);
     assert.equal(refreshed.code, 75, refreshed.stderr);
-    const [refreshes, problem] = await counting(() => refused(409, 'login_required', 'snowflake', user));
+    const [refreshes, problem] = await counting(() => refused(409, 'login_required', 'snowflake', user), user);
     assert.equal(problem.reason, 'revoked');
     assert.equal(refreshes, 0, 'what is known to be dead is not presented');
     await connect('snowflake', user);
@@ -397,7 +399,7 @@ check(
     const user = 'twice@example.com';
     const token = await provider.login({ user, audience: AUDIENCES.okta });
     const imports = [0, 1].map(() => importToken('snowflake', user, token));
-    const [refreshes] = await counting(() => Promise.all(imports));
+    const [refreshes] = await counting(() => Promise.all(imports), user);
     assert.equal(refreshes, 1);
     assert.equal((await grant('refresh', 'snowflake', user)).code, 0);
   },
@@ -425,7 +427,7 @@ async function assertRevoked(user, service = 'snowflake') {
     for (const role of [undefined, 'ANALYST']) {
       assert.equal((await refused(409, 'login_required', service, user, role)).reason, 'revoked');
     }
-  });
+  }, user);
   assert.equal(refreshes, 0);
 }
 
@@ -482,7 +484,7 @@ check('revoked while the provider can not be told: over here at once, there afte
     await stopBursar('SIGKILL');
     assert.equal((await revoking).code, 69);
     for (const token of tokens) assert.equal(await lives(token), true);
-  });
+  }, down, anew, unheard);
   assert.equal(refreshes, 0);
   // Told only of what was revoked, not of what has been given since.
   await startBursar();
@@ -496,7 +498,7 @@ check('revoked while the provider can not be told: over here at once, there afte
     await until('nothing is left', 5, async () => (await waitingToBeRevoked()) === 0);
     for (const user of [down, unheard]) await assertRevoked(user);
     await verify((await vend('snowflake', anew)).access_token, 'snowflake', anew);
-  });
+  }, down, unheard);
   assert.equal(again, 0);
   assert.equal(provider.refreshes.filter((one) => tokens.includes(one.refresh_token)).length, 0);
   assert.equal((await grant('refresh', 'snowflake', anew)).code, 0);
