@@ -56,6 +56,8 @@ mod step;
 mod store;
 /// One real refresh, by the running sidecar.
 mod token;
+/// Tokens that nobody here verifies.
+mod unverified;
 
 pub use step::{Step, Verdict};
 
@@ -131,16 +133,33 @@ pub fn unread(path: &Path, problems: &[Problem]) -> Vec<Step> {
     problems.iter().map(step).collect()
 }
 
-/// Every step, in the order of what stands on what.
-pub async fn run(mut settings: Settings, wanted: &Wanted, ports: &Ports) -> Vec<Step> {
+/// What this machine lacks of what the configuration names is to be mended, and the rest is looked at all the same.
+fn lacking(path: &Path, problems: &[Problem]) -> Vec<Step> {
+    let advice = "if only the unit may read it (LoadCredential=), run the check as root, in the directory with these files, or \
+                  where bursar runs";
+    let with_advice = |step: Step| {
+        let remedy = step.remedy.clone().unwrap_or_default();
+        step.and_do(format!("{remedy}; {advice}"))
+    };
+    unread(path, problems).into_iter().map(with_advice).collect()
+}
+
+/// Every step, in the order of what stands on what; `problems` is what this machine lacks (`Settings::load_anywhere`).
+pub async fn run(mut settings: Settings, problems: &[Problem], wanted: &Wanted, ports: &Ports) -> Vec<Step> {
     let services: Vec<Service> =
         settings.services.iter().filter(|service| is_wanted(service, wanted)).cloned().collect();
     let needed = |name: &str| services.iter().any(|service| service.authorization_server == name);
 
-    let mut steps = vec![configuration(&settings)];
-    steps.extend(files::look(&settings.files));
-    let (found, store) = store::look(&settings, ports).await;
-    steps.extend(sockets::look(&settings.fixed));
+    let path = settings.path.clone().unwrap_or_default();
+    let mut steps = lacking(&path, problems);
+    if problems.is_empty() {
+        steps.push(configuration(&settings));
+        steps.extend(files::look(&settings.files));
+    } else {
+        steps.push(Step::untold("files", "secrets", "not all of them can be read here"));
+    }
+    let (found, store) = store::look(&settings, problems, ports).await;
+    steps.extend(sockets::look(&settings.fixed, found.running));
     steps.extend(store);
     steps.extend(callers::look(&settings.callers, &found.users));
 
@@ -151,16 +170,24 @@ pub async fn run(mut settings: Settings, wanted: &Wanted, ports: &Ports) -> Vec<
             limits.insert(name.clone(), (server.requests_per_minute, server.liveness));
             let of_this: Vec<&Service> =
                 services.iter().filter(|service| service.authorization_server == name).collect();
-            steps.extend(server::look(&name, server, &of_this, &settings, ports).await);
+            let has_proof = !lacks_proof(&name, problems);
+            steps.extend(server::look(&name, server, &of_this, has_proof, &settings, ports).await);
         }
     }
     for service in &services {
         steps.extend(service::look(service));
     }
-    let life = tokens.life;
+    let lives = tokens.lives;
     steps.extend(tokens.steps);
-    steps.extend(budget::look(&limits, &settings, &found, life));
+    steps.extend(budget::look(&limits, &settings, &found, &lives));
     steps
+}
+
+/// Whether there is nothing here that the client could prove itself with.
+fn lacks_proof(server: &str, problems: &[Problem]) -> bool {
+    let keys = ["client_secret_file", "client_secret_env", "private_key_file"];
+    let keys = keys.map(|key| format!("authorization_servers.{server}.{key}"));
+    problems.iter().any(|problem| keys.contains(&problem.key))
 }
 
 fn is_wanted(service: &Service, wanted: &Wanted) -> bool {

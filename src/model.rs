@@ -9,6 +9,7 @@ mod last_use;
 mod login_url;
 mod scope;
 mod service;
+mod sql_text;
 mod token;
 
 pub use entitlement::Entitlement;
@@ -22,4 +23,5 @@ pub use last_use::{Asker, LastUse};
 pub use login_url::{LOOPBACK, LoginUrl, redirect_uri};
 pub use scope::{Scope, ScopeError};
 pub use service::{Kind, Service, SpeaksFor};
+pub use sql_text::sql_text;
 pub use token::{Freshness, Issued, Life};

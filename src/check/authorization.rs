@@ -1,5 +1,6 @@
 //! What the authorization endpoint tells to a request with `prompt=none`, which nobody has to sign in for (OpenID Connect
 //! Core §3.1.2.1): an error that comes back to the redirect URI proves that one registered; an error page that it is not.
+//! Any other page, or a redirect to anywhere else, proves nothing.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
@@ -12,15 +13,24 @@ use crate::authorization_server::http::{Answer, SendError};
 use crate::check::Step;
 use crate::check::asking::Asking;
 use crate::check::refusal::{APP, Refusal, policy};
-use crate::model::Service;
+use crate::model::{Service, excerpt};
 
-/// Scopes that are asked about one by one, after they were refused together.
-const MOST_SCOPES: usize = 16;
+/// Requests that look for the scopes that were refused, among those that were refused together.
+const MOST_REQUESTS: usize = 8;
+
+/// What was found among scopes that were refused together.
+#[derive(Debug, PartialEq, Eq)]
+enum Suspects {
+    /// Exactly these, refused alone.
+    Known(Vec<String>),
+    /// One or more of these.
+    Among(Vec<String>),
+}
 
 /// What came of an authorization request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Told {
-    /// Nobody is signed in, and nothing else is wrong.
+    /// Nobody is signed in, and nothing else is wrong: the client was told so at its redirect URI.
     Fine,
     /// The client was told, at its redirect URI.
     Back(Refusal),
@@ -86,26 +96,37 @@ impl Authorization<'_> {
         };
         match refusal.error.as_str() {
             "invalid_scope" => {
-                let mut unknown = Vec::new();
-                for word in words.iter().filter(|word| *word != "openid").take(MOST_SCOPES) {
-                    let alone = self.ask(&format!("openid {word}"), asking).await;
-                    if matches!(alone, Told::Back(refusal) if refusal.error == "invalid_scope") {
-                        unknown.push(word.clone());
+                let suspects: Vec<String> = words.into_iter().filter(|word| word != "openid").collect();
+                match self.single_out(suspects, asking).await {
+                    Suspects::Known(unknown) => {
+                        let message = format!("not known there: {}", unknown.join(" "));
+                        Step::bad("scopes", subject, message, create(&unknown, known))
+                    }
+                    Suspects::Among(suspects) => {
+                        let message = format!("one of these is refused, or more: {}", suspects.join(" "));
+                        let remedy = format!("for the one that is missing: {}", create(&suspects, known));
+                        Step::bad("scopes", subject, format!("{message} ({})", refusal.quoted()), remedy)
                     }
                 }
-                if unknown.is_empty() {
-                    unknown.push(words.join(" "));
-                }
-                Step::bad(
-                    "scopes",
-                    subject,
-                    format!("not known there: {}", unknown.join(" ")),
-                    create(&unknown, known),
-                )
             }
             "access_denied" => Step::bad("scopes", subject, refusal.quoted(), policy("authorization_code")),
             _ => Step::untold("scopes", subject, refusal.quoted()),
         }
+    }
+
+    /// Halves what was refused together, until each that is refused stands alone.
+    async fn single_out(&self, suspects: Vec<String>, asking: &Asking) -> Suspects {
+        let mut hunt = Hunt::new(suspects);
+        while let Some(part) = hunt.next() {
+            let told = self.ask(&format!("openid {}", part.join(" ")), asking).await;
+            match told {
+                Told::Back(refusal) if refusal.error == "invalid_scope" => hunt.refused(part),
+                Told::Fine => {}
+                // It does not answer any more, or something else is wrong: no more is asked.
+                Told::Back(_) | Told::Page(_) | Told::Nothing(_) => return hunt.among(),
+            }
+        }
+        hunt.end()
     }
 
     async fn ask(&self, scope: &str, asking: &Asking) -> Told {
@@ -124,6 +145,59 @@ impl Authorization<'_> {
             ("prompt", "none"),
         ]);
         sort(&asking.get(&url).await, self.redirect_uri)
+    }
+}
+
+/// A search for the scopes that are refused, in halves and with a bounded number of requests.
+struct Hunt {
+    all: Vec<String>,
+    /// What is to be asked about.
+    parts: Vec<Vec<String>>,
+    unknown: Vec<String>,
+    asked: usize,
+}
+
+impl Hunt {
+    fn new(all: Vec<String>) -> Self {
+        let mut hunt = Self { all: all.clone(), parts: Vec::new(), unknown: Vec::new(), asked: 0 };
+        // That all of them are refused together is known.
+        hunt.refused(all);
+        hunt
+    }
+
+    fn next(&mut self) -> Option<Vec<String>> {
+        if self.asked >= MOST_REQUESTS {
+            return None;
+        }
+        let part = self.parts.pop()?;
+        self.asked += 1;
+        Some(part)
+    }
+
+    fn refused(&mut self, mut part: Vec<String>) {
+        if part.len() > 1 {
+            let half = part.split_off(part.len() / 2);
+            self.parts.extend([half, part]);
+        } else {
+            self.unknown.extend(part);
+        }
+    }
+
+    /// Where it was broken off.
+    fn among(self) -> Suspects {
+        Suspects::Among(self.all)
+    }
+
+    fn end(self) -> Suspects {
+        // Each may be granted alone and not with the others; then the answer is about none of them.
+        if self.parts.is_empty() && !self.unknown.is_empty() {
+            Suspects::Known(self.unknown)
+        } else if self.unknown.is_empty() {
+            Suspects::Among(self.all)
+        } else {
+            let unasked = self.parts.into_iter().flatten();
+            Suspects::Among(self.unknown.into_iter().chain(unasked).collect())
+        }
     }
 }
 
@@ -170,6 +244,15 @@ fn is_about_the_client(page: &str) -> bool {
         .any(|quote| page.contains(&format!("client_id{quote} parameter")))
 }
 
+/// Whoever follows `prompt=none` shows nobody anything, so that a page says nothing of what was asked.
+const NO_ANSWER: &str = ", which is no answer to a request with prompt=none: try the first sign-in by hand";
+
+fn elsewhere(location: Option<&str>) -> Told {
+    let place = location.map(|location| location.split(['?', '#']).next().unwrap_or_default());
+    let place = place.map(|place| excerpt(place).replace(char::is_control, " ")).unwrap_or_default();
+    Told::Nothing(format!("it redirects to {place:?} instead of the redirect URI{NO_ANSWER}"))
+}
+
 fn sort(answer: &Result<Answer, SendError>, redirect_uri: &str) -> Told {
     let answer = match answer {
         Ok(answer) => answer,
@@ -179,8 +262,8 @@ fn sort(answer: &Result<Answer, SendError>, redirect_uri: &str) -> Told {
     if status.is_redirection() {
         let location = answer.headers.get(LOCATION).and_then(|location| location.to_str().ok());
         let Some(back) = location.filter(|location| location.starts_with(redirect_uri)) else {
-            // To a page where users sign in: all is well so far.
-            return Told::Fine;
+            // Perhaps to a page where users sign in, perhaps to one that says what is wrong.
+            return elsewhere(location);
         };
         let Ok(back) = Url::parse(back) else { return Told::Nothing("an unusable redirect".to_owned()) };
         let member = |name: &str| {
@@ -196,7 +279,7 @@ fn sort(answer: &Result<Answer, SendError>, redirect_uri: &str) -> Told {
         };
     }
     match status {
-        StatusCode::OK => Told::Fine,
+        StatusCode::OK => Told::Nothing(format!("a page came (200){NO_ANSWER}")),
         StatusCode::TOO_MANY_REQUESTS => {
             Told::Nothing("asked too often (429); try again in a minute".to_owned())
         }
@@ -226,8 +309,14 @@ mod tests {
         assert_eq!(back("error=login_required&state=x"), Told::Fine);
         assert_eq!(back("code=c&state=x"), Told::Fine);
         assert_eq!(back("error=invalid_scope"), Told::Back(Refusal::new("invalid_scope", "")));
-        assert_eq!(told(302, Some("https://okta.example/login"), ""), Told::Fine, "to sign in");
-        assert_eq!(told(200, None, "<form>"), Told::Fine);
+        for elsewhere in
+            ["https://okta.example/login", "https://okta.example/error/404?x=secret", "https://b.example/"]
+        {
+            let told = told(302, Some(elsewhere), "");
+            assert!(matches!(&told, Told::Nothing(why) if !why.contains("secret")), "{elsewhere}: {told:?}");
+        }
+        assert!(matches!(told(302, None, ""), Told::Nothing(_)));
+        assert!(matches!(told(200, None, "<h1>Something is wrong</h1>"), Told::Nothing(_)));
         assert_eq!(told(400, None, "'redirect_uri'"), Told::Page("'redirect_uri'".into()));
         assert!(matches!(told(429, None, ""), Told::Nothing(_)));
         assert!(matches!(told(503, None, ""), Told::Nothing(_)));
@@ -237,6 +326,40 @@ mod tests {
     fn a_page_about_the_redirect_uri_is_none_about_the_client_whose_id_is_in_an_address() {
         assert!(is_about_the_client("<p>Invalid value for &#39;client_id&#39; parameter.</p>"));
         assert!(!is_about_the_client("The 'redirect_uri' parameter must be … /authorize?client_id=0oa1"));
+    }
+
+    /// What is found where `bad` are refused, and in how many requests.
+    fn hunt(all: &[&str], bad: &[&str]) -> (Suspects, usize) {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let (mut hunt, mut asked) = (Hunt::new(words(all)), 0);
+        while let Some(part) = hunt.next() {
+            asked += 1;
+            if part.iter().any(|word| bad.contains(&word.as_str())) {
+                hunt.refused(part);
+            }
+        }
+        (hunt.end(), asked)
+    }
+
+    #[test]
+    fn a_scope_that_is_refused_is_singled_out_in_few_requests_or_not_at_all() {
+        let known = |words: &[&str]| Suspects::Known(words.iter().map(|word| (*word).to_owned()).collect());
+        let all: Vec<String> = (0..16).map(|number| format!("s{number}")).collect();
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        for bad in &all {
+            let (found, asked) = hunt(&all, &[bad]);
+            assert_eq!(found, known(&[bad]));
+            assert!(asked <= MOST_REQUESTS, "{asked}");
+        }
+        assert_eq!(hunt(&["a", "b", "c"], &["a", "c"]).0, known(&["a", "c"]));
+        assert_eq!(hunt(&["a"], &["a"]), (known(&["a"]), 0), "there is no other");
+        let (found, asked) = hunt(&all, &all);
+        assert!(matches!(found, Suspects::Among(_)), "{found:?}");
+        assert_eq!(asked, MOST_REQUESTS);
+        assert!(
+            matches!(hunt(&["a", "b"], &[]).0, Suspects::Among(among) if among.len() == 2),
+            "only together"
+        );
     }
 
     #[test]

@@ -4,13 +4,14 @@
 use std::path::Path;
 
 use hyper::StatusCode;
+use serde_json::Value;
 use url::Url;
 
 use crate::authorization_server::http::{Answer, SendError};
 use crate::check::asking::Asking;
 use crate::check::refusal::{APP, Refusal, SERVER, dpop, policy};
 use crate::check::server::Needs;
-use crate::check::{Step, Verdict, token};
+use crate::check::{Step, Verdict, unverified};
 use crate::clock::Timestamp;
 use crate::model::Service;
 
@@ -32,6 +33,10 @@ enum Told {
     Policy(Refusal),
     /// The client is known; these scopes are not granted.
     Scope(Refusal),
+    /// The request is not one that it takes; of the client nothing.
+    Request(String),
+    /// Neither that the client is known nor that it is not.
+    Unclear(String),
     /// Nothing for now.
     Later(String),
     /// Nothing.
@@ -91,46 +96,82 @@ impl<'a> Probe<'a> {
 
 pub(super) async fn look(
     client: &Client<'_>,
-    endpoint: &Url,
+    (issuer, endpoint): (&str, &Url),
     needs: &Needs<'_>,
     asking: &Asking,
 ) -> Vec<Step> {
     let section = client.section;
     let (mut steps, probes) = (Vec::new(), needs.probes());
-    for (index, probe) in probes.iter().enumerate() {
+    // What is said of the client until a request tells more.
+    let mut open: Option<Step> = None;
+    let mut is_accepted = false;
+    for probe in &probes {
         let form: Vec<(&str, &str)> =
             probe.form.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let answer = asking.post(endpoint, &form).await;
-        let told = sort(&answer);
-        if index == 0 {
+        let told = sort(probe.grant_type, &answer);
+        if !is_accepted {
             let step = judge_client(client, &told);
-            let is_accepted = step.verdict == Verdict::Good;
-            steps.push(step);
-            if !is_accepted {
+            is_accepted = step.verdict == Verdict::Good;
+            if matches!(told, Told::Request(_)) {
+                open.get_or_insert(step);
+            } else if is_accepted {
+                open = None;
+                steps.insert(0, step);
+            } else {
                 let why = "not asked for, since the client is not accepted";
-                steps.extend(probes.iter().map(|probe| untold(section, probe, why)));
-                return steps;
+                let untold = probes.iter().map(|probe| untold(section, probe, why));
+                return std::iter::once(step).chain(untold).collect();
             }
         }
         steps.push(judge_grant_type(section, probe, &told, needs.is_optional(probe.grant_type)));
         if let (Told::Accepted, Some(service), Ok(answer)) = (&told, probe.service, &answer) {
-            steps.push(token::of_the_client(service, &answer.body));
+            steps.push(unverified::of_the_client(service, issuer, &answer.body));
         }
     }
-    steps
+    open.into_iter().chain(steps).collect()
 }
 
 fn untold(section: &str, probe: &Probe<'_>, why: &str) -> Step {
     Step::untold("grant_type", probe.subject(section), format!("{}: {why}", probe.grant_type))
 }
 
-fn sort(answer: &Result<Answer, SendError>) -> Told {
+/// Some say so of a wrong secret (Keycloak: 401, `Invalid client or Invalid client credentials`), who say it of a grant type
+/// that is off with a 400.
+fn is_about_the_client(status: StatusCode, refusal: &Refusal) -> bool {
+    let text = refusal.text.to_ascii_lowercase();
+    let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&status);
+    let wrong = ["invalid", "incorrect", "wrong", "bad"].iter().any(|word| text.contains(word));
+    let named = ["client credential", "client secret", "client_secret", "credentials", "invalid client"];
+    refused || wrong && named.iter().any(|word| text.contains(word))
+}
+
+/// Okta's two texts for a policy that does not match, and for a user who is not assigned; Auth0 says `access_denied` of a
+/// wrong secret too.
+fn is_of_a_policy(refusal: &Refusal) -> bool {
+    let text = refusal.text.to_ascii_lowercase();
+    text.contains("policy evaluation failed") || text.contains("not assigned to the client")
+}
+
+fn has_token(body: &[u8]) -> bool {
+    let answer: Option<Value> = serde_json::from_slice(body).ok();
+    let token = answer.as_ref().and_then(|answer| answer.get("access_token")).and_then(Value::as_str);
+    token.is_some_and(|token| !token.is_empty())
+}
+
+fn sort(grant_type: &str, answer: &Result<Answer, SendError>) -> Told {
     let answer = match answer {
         Ok(answer) => answer,
         Err(error) => return Told::Nothing(error.to_string()),
     };
     match Refusal::of(&answer.body) {
-        None if answer.status == StatusCode::OK => Told::Accepted,
+        None if answer.status == StatusCode::OK => {
+            if grant_type == "client_credentials" && has_token(&answer.body) {
+                Told::Accepted
+            } else {
+                Told::Unclear("200, and no token, to a request for one".to_owned())
+            }
+        }
         None => Told::Nothing(format!("the token endpoint answers {} without an OAuth error", answer.status)),
         Some(refusal) if answer.status == StatusCode::TOO_MANY_REQUESTS => {
             Told::Later(format!("asked too often: {}", refusal.quoted()))
@@ -138,11 +179,15 @@ fn sort(answer: &Result<Answer, SendError>) -> Told {
         Some(refusal) if answer.status.is_server_error() => Told::Nothing(refusal.quoted()),
         Some(refusal) => match refusal.error.as_str() {
             "invalid_grant" | "authorization_pending" | "expired_token" | "slow_down" => Told::Accepted,
-            "unauthorized_client" | "unsupported_grant_type" => Told::Off(refusal),
             "invalid_client" => Told::Client(refusal),
+            "unauthorized_client" if is_about_the_client(answer.status, &refusal) => Told::Client(refusal),
+            "unauthorized_client" | "unsupported_grant_type" => Told::Off(refusal),
             "use_dpop_nonce" | "invalid_dpop_proof" => Told::Dpop(refusal),
-            "access_denied" => Told::Policy(refusal),
+            "access_denied" if is_of_a_policy(&refusal) => Told::Policy(refusal),
             "invalid_scope" => Told::Scope(refusal),
+            // Before or after it looked at the client: there is no telling.
+            "invalid_request" if answer.status == StatusCode::BAD_REQUEST => Told::Request(refusal.quoted()),
+            "access_denied" | "invalid_request" => Told::Unclear(refusal.quoted()),
             _ => Told::Nothing(refusal.quoted()),
         },
     }
@@ -159,6 +204,10 @@ fn judge_client(client: &Client<'_>, told: &Told) -> Step {
             Step::bad("client", section, format!("refused: {}", refusal.quoted()), refused(client, refusal))
         }
         Told::Dpop(refusal) => Step::bad("client", section, refusal.quoted(), dpop()),
+        Told::Request(why) | Told::Unclear(why) => {
+            let message = format!("whether it is accepted can't be told from the answer: {why}");
+            Step::untold("client", section, message)
+        }
         Told::Later(why) => Step::untold("client", section, why.clone()).and_do("try again in a minute"),
         Told::Nothing(why) => {
             let remedy = "try again in a minute; where it stays so: network zones (Security > Networks in Okta) and proxies can \
@@ -218,7 +267,11 @@ fn judge_grant_type(section: &str, probe: &Probe<'_>, told: &Told, is_optional: 
             let message = format!("{grant_type}: {}", refusal.quoted());
             let remedy = format!("in Okta, {APP} > General Settings > Grant type, switch on {name}");
             if is_optional {
-                let only = "needed only for `bursar login --device`";
+                let only = if grant_type == "authorization_code" {
+                    "without [connect] needed only for `bursar login`, in a browser on the same machine"
+                } else {
+                    "needed only for `bursar login --device`"
+                };
                 return Step::doubtful("grant_type", subject, message, format!("{remedy} ({only})"));
             }
             Step::bad("grant_type", subject, message, remedy)
@@ -238,7 +291,9 @@ fn judge_grant_type(section: &str, probe: &Probe<'_>, told: &Told, is_optional: 
             Step::bad("scopes", subject, format!("{grant_type}: {}", refusal.quoted()), remedy)
         }
         Told::Client(refusal) | Told::Dpop(refusal) => untold(section, probe, &refusal.quoted()),
-        Told::Later(why) | Told::Nothing(why) => untold(section, probe, why),
+        Told::Request(why) | Told::Unclear(why) | Told::Later(why) | Told::Nothing(why) => {
+            untold(section, probe, why)
+        }
     }
 }
 
@@ -247,23 +302,62 @@ mod tests {
     use super::*;
     use bytes::Bytes;
 
+    fn told_of(grant_type: &str, status: u16, body: &'static str) -> Told {
+        let status = StatusCode::from_u16(status).unwrap();
+        let (headers, body) = (hyper::HeaderMap::new(), Bytes::from_static(body.as_bytes()));
+        sort(grant_type, &Ok(Answer { status, headers, body }))
+    }
+
     fn told(status: u16, body: &'static str) -> Told {
-        sort(&Ok(Answer {
-            status: StatusCode::from_u16(status).unwrap(),
-            headers: hyper::HeaderMap::new(),
-            body: Bytes::from_static(body.as_bytes()),
-        }))
+        told_of("refresh_token", status, body)
     }
 
     #[test]
     fn a_refused_grant_is_an_accepted_client() {
         assert_eq!(told(400, r#"{"error":"invalid_grant"}"#), Told::Accepted);
-        assert_eq!(told(200, r#"{"access_token":"x"}"#), Told::Accepted);
         assert!(matches!(told(401, r#"{"errorCode":"invalid_client","errorSummary":"x"}"#), Told::Client(_)));
-        assert!(matches!(told(400, r#"{"error":"unauthorized_client"}"#), Told::Off(_)));
         assert!(matches!(told(429, r#"{"errorCode":"E0000047"}"#), Told::Later(_)));
         assert!(matches!(told(503, r#"{"error":"invalid_client"}"#), Told::Nothing(_)), "its own trouble");
         assert!(matches!(told(403, "<html>"), Told::Nothing(_)));
+    }
+
+    #[test]
+    fn success_is_believed_only_where_there_can_be_one() {
+        let token = r#"{"access_token":"x"}"#;
+        assert_eq!(told_of("client_credentials", 200, token), Told::Accepted);
+        assert!(matches!(told(200, token), Told::Unclear(_)), "for a token that was never issued");
+        for body in ["<html>sign in</html>", "{}", r#"{"access_token":""}"#, r#"{"access_token":7}"#] {
+            assert!(matches!(told_of("client_credentials", 200, body), Told::Unclear(_)), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_secret_is_no_accepted_client_whatever_a_server_calls_it() {
+        let keycloak = r#"{"error":"unauthorized_client",
+            "error_description":"Invalid client or Invalid client credentials"}"#;
+        assert!(matches!(told(401, keycloak), Told::Client(_)));
+        assert!(matches!(told(400, keycloak), Told::Client(_)));
+        let off = r#"{"error":"unauthorized_client","error_description":
+            "The client is not authorized to use the provided grant type. Configured grant types: [client_credentials]."}"#;
+        assert!(matches!(told(400, off), Told::Off(_)));
+        assert!(matches!(told(400, r#"{"error":"unauthorized_client"}"#), Told::Off(_)));
+        let auth0 = r#"{"error":"access_denied","error_description":"Unauthorized"}"#;
+        assert!(matches!(told(401, auth0), Told::Unclear(_)));
+        for okta in [
+            r#"{"error":"access_denied","error_description":"Policy evaluation failed for this request"}"#,
+            r#"{"error":"access_denied","error_description":"User is not assigned to the client application."}"#,
+        ] {
+            assert!(matches!(told(400, okta), Told::Policy(_)), "{okta}");
+        }
+    }
+
+    #[test]
+    fn a_request_that_is_not_taken_says_nothing_of_the_client() {
+        let client = Client { section: "a", id: "0oa", method: "none", file: None };
+        let told =
+            told(400, r#"{"error":"invalid_request","error_description":"refresh_token is malformed"}"#);
+        assert!(matches!(told, Told::Request(_)));
+        assert_eq!(judge_client(&client, &told).verdict, Verdict::Untold);
     }
 
     #[test]

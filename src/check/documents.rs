@@ -15,7 +15,7 @@ use crate::check::refusal::{SERVER, unreachable};
 use crate::clock::Timestamp;
 use crate::jwt::SigningAlgorithm;
 use crate::jwt::keys::KeySet;
-use crate::model::excerpt;
+use crate::model::{Service, excerpt};
 use crate::settings::Server;
 
 /// How far a clock may be off.
@@ -27,6 +27,8 @@ pub(super) struct Documents {
     /// Where it says so.
     pub(super) grant_types: Option<Vec<String>>,
     pub(super) scopes: Option<Vec<String>>,
+    /// Whether the clock was judged by what came with them.
+    pub(super) tells_time: bool,
 }
 
 impl Documents {
@@ -48,21 +50,23 @@ pub(super) async fn discover(
     let issuer = &server.issuer;
     if let Some(configured) = &server.endpoints {
         let step = Step::untold("discovery", section, "the endpoints are configured, and not looked for");
-        let documents = Documents { endpoints: configured.clone(), grant_types: None, scopes: None };
+        let documents =
+            Documents { endpoints: configured.clone(), grant_types: None, scopes: None, tells_time: false };
         return (Some(documents), vec![step]);
     }
     let Ok(url) = Url::parse(issuer) else {
         return (None, vec![Step::bad("discovery", section, "the issuer is no URL", "mend issuer")]);
     };
-    let (mut found, mut places, mut clock) = (None, Vec::new(), None);
-    let (mut wrong, mut missing) = (None, None);
+    let (mut found, mut places, mut clock) = (None::<Documents>, Vec::new(), None);
+    let (mut wrong, mut missing, mut second) = (None, None, None);
     for location in locations(&url) {
         let answer = match asking.get(&location).await {
             Ok(answer) => answer,
             Err(error) => {
                 let what = format!("{location}: {error}");
                 let remedy = unreachable(section, url.host_str().unwrap_or_default(), &what);
-                wrong.get_or_insert((what, remedy));
+                let slot = if found.is_some() { &mut second } else { &mut wrong };
+                slot.get_or_insert((what, remedy));
                 // Nobody answers at the other place of the same host either.
                 break;
             }
@@ -76,17 +80,27 @@ pub(super) async fn discover(
             Err(NotFound(why)) => {
                 missing.get_or_insert(why);
             }
+            // The first that is there is the one that is used, as by the sidecar.
+            Err(Wrongly((message, remedy))) if found.is_some() => {
+                second.get_or_insert((format!("at {}: {message}", location.path()), remedy));
+            }
             Err(Wrongly(why)) => {
                 wrong.get_or_insert(why);
             }
         }
     }
-    // One place is enough, but where there is a document it must be right.
     let (found, step) = match (wrong.or(missing.filter(|_| found.is_none())), found) {
         (None, Some(documents)) => {
             let message =
                 format!("names itself {issuer:?}, to the last character, at {}", places.join(" and "));
-            (Some(documents), Step::good("discovery", section, message))
+            let step = match second {
+                None => Step::good("discovery", section, message),
+                Some((why, remedy)) => {
+                    let message = format!("{message}, which is used; the other place is wrong: {why}");
+                    Step::doubtful("discovery", section, message, remedy)
+                }
+            };
+            (Some(Documents { tells_time: clock.is_some(), ..documents }), step)
         }
         (Some((message, remedy)), _) => (None, Step::bad("discovery", section, message, remedy)),
         (None, None) => (None, Step::untold("discovery", section, "there is no place to look")),
@@ -139,7 +153,7 @@ fn judge_document(
         let message = format!("its {name} is {}: not https", excerpt(url.as_str()));
         return Err(wrongly(message, "secrets are not sent there: the server must offer https".to_owned()));
     }
-    Ok(Documents { endpoints, grant_types, scopes })
+    Ok(Documents { endpoints, grant_types, scopes, tells_time: false })
 }
 
 /// Two issuers that should be one (RFC 8414 §3.3).
@@ -174,27 +188,86 @@ fn judge_clock(section: &str, headers: &HeaderMap, now: Timestamp) -> Option<Ste
     })
 }
 
-/// Fetches the keys that its tokens are verified with.
+/// Who needs the keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeysFor {
+    /// Access tokens are verified with them.
+    AccessTokens,
+    /// Access tokens are handed on unread, but users connect, and their ID tokens are verified.
+    IdTokens,
+    /// Nothing is verified.
+    Nothing,
+}
+
+impl KeysFor {
+    pub(super) fn of(services: &[&Service]) -> Self {
+        if services.is_empty() || services.iter().any(|service| !service.opaque) {
+            Self::AccessTokens
+        } else if services.iter().any(|service| service.has_users()) {
+            Self::IdTokens
+        } else {
+            Self::Nothing
+        }
+    }
+}
+
+/// Fetches the keys that its tokens are verified with, and looks at the clock by the way, unless that was done.
 pub(super) async fn keys(
     section: &str,
-    url: Option<&Url>,
+    documents: &Documents,
     algorithms: &[SigningAlgorithm],
+    wanted: KeysFor,
     asking: &Asking,
-) -> Step {
-    let Some(url) = url else {
-        return Step::bad(
-            "keys",
-            section,
-            "the server publishes no keys (jwks_uri)",
-            "without keys no token can be verified: access_token = \"opaque\" for its services hands them on unread",
-        );
+) -> Vec<Step> {
+    let Some(url) = documents.endpoints.jwks_uri.as_ref() else {
+        let keys = no_keys(section, wanted);
+        return std::iter::once(keys).chain(no_clock(section, documents)).collect();
     };
     match asking.get(url).await {
-        Ok(answer) => judge_keys(section, url, answer.status, &answer.body, algorithms),
+        Ok(answer) => {
+            let keys = judge_keys(section, url, answer.status, &answer.body, algorithms);
+            let clock = if documents.tells_time {
+                None
+            } else {
+                judge_clock(section, &answer.headers, asking.clock.now().wall)
+                    .or_else(|| no_clock(section, documents))
+            };
+            std::iter::once(keys).chain(clock).collect()
+        }
         Err(error) => {
             let what = format!("{url}: {error}");
             let remedy = unreachable(section, url.host_str().unwrap_or_default(), &what);
-            Step::bad("keys", section, what, remedy)
+            let keys = Step::bad("keys", section, what, remedy);
+            std::iter::once(keys).chain(no_clock(section, documents)).collect()
+        }
+    }
+}
+
+fn no_clock(section: &str, documents: &Documents) -> Option<Step> {
+    let why = "no answer of the server's had its time (Date)";
+    (!documents.tells_time).then(|| Step::untold("clock", section, why))
+}
+
+fn no_keys(section: &str, wanted: KeysFor) -> Step {
+    let message = "the server publishes no keys (jwks_uri)";
+    match wanted {
+        KeysFor::AccessTokens => Step::bad(
+            "keys",
+            section,
+            message,
+            "without keys no token can be verified: access_token = \"opaque\" for its services hands them on unread, and \
+             where users connect their ID tokens need keys all the same: name jwks_uri",
+        ),
+        KeysFor::IdTokens => Step::bad(
+            "keys",
+            section,
+            format!("{message}, and who connects is known by an ID token, which is verified with them"),
+            format!(
+                "name {section}.jwks_uri, with token_endpoint and the others; or use a server that publishes keys"
+            ),
+        ),
+        KeysFor::Nothing => {
+            Step::untold("keys", section, format!("{message}, and no service here needs any: all are opaque"))
         }
     }
 }
@@ -221,5 +294,24 @@ fn judge_keys(
             );
             Step::bad("keys", section, format!("{url}: {why}"), remedy)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::Verdict;
+
+    #[test]
+    fn a_server_without_keys_is_wrong_only_where_something_is_verified() {
+        for (wanted, verdict) in [
+            (KeysFor::AccessTokens, Verdict::Bad),
+            (KeysFor::IdTokens, Verdict::Bad),
+            (KeysFor::Nothing, Verdict::Untold),
+        ] {
+            assert_eq!(no_keys("a", wanted).verdict, verdict, "{wanted:?}");
+        }
+        let opaque = no_keys("a", KeysFor::IdTokens).remedy.unwrap_or_default();
+        assert!(!opaque.contains("opaque"), "it is already: {opaque}");
     }
 }

@@ -11,7 +11,7 @@ use crate::authorization_server::http::HttpClient;
 use crate::check::asking::Asking;
 use crate::check::authorization::{Authorization, create, words};
 use crate::check::client::{Client, Probe};
-use crate::check::documents::{Documents, discover, keys};
+use crate::check::documents::{Documents, KeysFor, discover, keys};
 use crate::check::refusal::APP;
 use crate::check::{Ports, Step, Verdict, address, client};
 use crate::model::{Service, redirect_uri};
@@ -58,6 +58,7 @@ pub(super) async fn look(
     name: &str,
     mut server: Server,
     services: &[&Service],
+    has_proof: bool,
     settings: &Settings,
     ports: &Ports,
 ) -> Vec<Step> {
@@ -82,8 +83,8 @@ pub(super) async fn look(
     };
     let (documents, mut steps) = discover(section, &server, &asking).await;
     if let Some(documents) = documents {
-        let jwks_uri = documents.endpoints.jwks_uri.as_ref();
-        steps.push(keys(section, jwks_uri, &server.algorithms, &asking).await);
+        let wanted = KeysFor::of(services);
+        steps.extend(keys(section, &documents, &server.algorithms, wanted, &asking).await);
         let connect = settings.connect.as_ref();
         let redirect_uri = connect.map(|connect| redirect_uri(&connect.public_url, name));
         let needs = Needs {
@@ -98,7 +99,12 @@ pub(super) async fn look(
             file: server.authentication_file.as_deref(),
         };
         let endpoint = &documents.endpoints.token_endpoint;
-        steps.extend(client::look(&client, endpoint, &needs, &asking).await);
+        if has_proof {
+            steps.extend(client::look(&client, (&server.issuer, endpoint), &needs, &asking).await);
+        } else {
+            let why = "not asked for, since what the client proves itself with can't be read here";
+            steps.extend(["client", "grant_type"].map(|step| Step::untold(step, section, why)));
+        }
         steps.extend(authorization(section, &server.client_id, &needs, &documents, &asking).await);
     } else {
         let why = "not asked for, since the server was not found";
@@ -169,7 +175,8 @@ fn recovery(section: &str, server: &Server) -> Step {
     let subject = format!("{section}.refresh_token_leeway");
     if server.leeway.is_zero() {
         let remedy = format!(
-            "persistent refresh tokens, or a grace period of 60 s for rotated ones: in Okta, {APP} > Refresh Token; then say the              same here"
+            "persistent refresh tokens, or a grace period of 60 s for rotated ones: in Okta, {APP} > Refresh Token; then say the \
+             same here"
         );
         let message =
             "a rotated-away refresh token is dead at once: an answer that gets lost may cost the grant";

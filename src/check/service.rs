@@ -1,7 +1,7 @@
 //! What a service would not take, as far as the configuration tells, and what must be said on its side.
 
 use crate::check::Step;
-use crate::model::{Kind, Service};
+use crate::model::{Kind, Service, sql_text};
 
 /// Snowflake lets nobody be these by external OAuth, unless it is told to.
 const PRIVILEGED: [&str; 4] = ["ACCOUNTADMIN", "ORGADMIN", "GLOBALORGADMIN", "SECURITYADMIN"];
@@ -38,8 +38,9 @@ fn snowflake(service: &Service) -> Vec<Step> {
         steps.push(doubt(
             format!("role {role}: Snowflake writes names in upper case unless they were made with quotes"),
             format!(
-                "`show roles like '{role}'` in Snowflake shows how it is written: if {upper}, then {ROLE}{upper} here and in Okta, \
+                "`show roles like {like}` in Snowflake shows how it is written: if {upper}, then {ROLE}{upper} here and in Okta, \
                  Security > API > the authorization server > Scopes",
+                like = sql_text(role),
                 upper = role.to_uppercase()
             ),
         ));
@@ -62,8 +63,8 @@ fn snowflake(service: &Service) -> Vec<Step> {
         steps.push(doubt(
             format!("the audience {:?} is no Snowflake account's URL", service.audience),
             format!(
-                "right only if Snowflake was told: alter security integration NAME set external_oauth_audience_list = ('{}')",
-                service.audience.replace('\'', "''")
+                "right only if Snowflake was told: alter security integration NAME set external_oauth_audience_list = ({})",
+                sql_text(&service.audience)
             ),
         ));
     }
@@ -125,7 +126,12 @@ mod tests {
             (service("", &["ANALYST"], ACCOUNT), Verdict::Doubtful, "name a role"),
             (service(public, &["ACCOUNTADMIN"], ACCOUNT), Verdict::Doubtful, "alter account"),
             (service(ANY_ROLE, &[], ACCOUNT), Verdict::Doubtful, "external_oauth_any_role_mode = 'ENABLE'"),
-            (service(public, &[], "it's"), Verdict::Doubtful, "external_oauth_audience_list = ('it''s')"),
+            (
+                service(public, &[], r"it's\"),
+                Verdict::Doubtful,
+                r"external_oauth_audience_list = ('it''s\\')",
+            ),
+            (service(public, &["o'b"], ACCOUNT), Verdict::Doubtful, "roles like 'o''b'"),
         ] {
             let steps = look(&service);
             let [step] = steps.as_slice() else { panic!("{steps:?}") };

@@ -1,8 +1,6 @@
 //! The sockets: is there a place for them, and does somebody listen?
 
-use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use nix::unistd::{AccessFlags, access, geteuid};
@@ -11,13 +9,36 @@ use crate::check::Step;
 use crate::settings::Fixed;
 use crate::socket;
 
-pub(super) fn look(fixed: &Fixed) -> Vec<Step> {
+/// `__SO_ACCEPTCON`: it takes connections.
+const ACCEPTS: u32 = 0x1_0000;
+
+/// `running` is whether a sidecar answered at the admin socket. Nobody connects to the vending socket: systemd would start
+/// the service for that, and its queue takes connections whether or not anybody is there.
+pub(super) fn look(fixed: &Fixed, running: bool) -> Vec<Step> {
     [("socket", &fixed.socket.path), ("admin", &fixed.admin.path)]
-        .map(|(section, path)| judge(section, path))
+        .map(|(section, path)| judge(section, path, running))
         .into()
 }
 
-fn judge(section: &str, path: &Path) -> Step {
+/// Whether some process has a socket there that takes connections (proc(5), `/proc/net/unix`).
+fn is_bound(path: &Path) -> bool {
+    let table = std::fs::read("/proc/net/unix").unwrap_or_default();
+    is_in(&table, path)
+}
+
+fn is_in(table: &[u8], path: &Path) -> bool {
+    let mut lines = table.split(|byte| *byte == b'\n');
+    lines.any(|line| {
+        // Num, RefCount, Protocol, Flags, Type, St, Inode, Path: the rest of the line, with what spaces it has.
+        let Ok(line) = std::str::from_utf8(line) else { return false };
+        let Some(at) = line.find(" /") else { return false };
+        let (fields, name) = line.split_at(at + 1);
+        let flags = fields.split_whitespace().nth(3).and_then(|flags| u32::from_str_radix(flags, 16).ok());
+        Path::new(name) == path && flags.is_some_and(|flags| flags & ACCEPTS != 0)
+    })
+}
+
+fn judge(section: &str, path: &Path, running: bool) -> Step {
     let subject = format!("{section}.path");
     let shown = path.display();
     match std::fs::symlink_metadata(path) {
@@ -25,22 +46,17 @@ fn judge(section: &str, path: &Path) -> Step {
             let message = format!("{shown}: something that is not a socket is there");
             return Step::bad("socket", subject, message, format!("move {shown} away, or name another path"));
         }
-        Ok(_) => match UnixStream::connect(path) {
-            Ok(_hung_up) => {
-                return Step::good("socket", subject, format!("{shown}: a sidecar listens there"));
-            }
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                let why = format!("{shown}: is there, and this user may not open it");
-                let remedy = if section == "admin" {
-                    "run the check as the user that bursar runs as, or as root"
-                } else {
-                    "workers must be in the group that [socket] group names"
-                };
-                return Step::untold("socket", subject, why).and_do(remedy);
-            }
-            // Left by a process that is gone: the next one takes its place.
-            Err(_refused) => {}
-        },
+        Ok(_) if running && is_bound(path) => {
+            return Step::good("socket", subject, format!("{shown}: a sidecar listens there"));
+        }
+        Ok(_) if is_bound(path) => {
+            let why =
+                format!("{shown}: bound, perhaps by systemd, and no sidecar answers at the admin socket");
+            let remedy = "start bursar (`systemctl start bursar`), or run the check as root, or as the user that bursar runs as";
+            return Step::untold("socket", subject, why).and_do(remedy);
+        }
+        // Left by a process that is gone: the next one takes its place.
+        Ok(_) => {}
         Err(_absent) => {}
     }
     let directory = path.parent().unwrap_or(Path::new("/"));
@@ -71,4 +87,42 @@ fn judge(section: &str, path: &Path) -> Step {
         return Step::bad("socket", subject, message, remedy);
     }
     Step::good("socket", subject, format!("{shown}: nobody listens, and there is a place for it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_socket_that_takes_connections_at_this_path_is_bound() {
+        let table = b"Num       RefCount Protocol Flags    Type St Inode Path\n\
+            0000000000000000: 00000002 00000000 00010000 0001 01 12345 /run/bursar/bursar.sock\n\
+            0000000000000000: 00000003 00000000 00000000 0001 03 12346 /run/bursar/admin.sock\n\
+            0000000000000000: 00000002 00000000 00010000 0001 01 12347 @/run/abstract\n\
+            0000000000000000: 00000002 00000000 00010000 0001 01 12348 /run/with a space/b.sock\n\
+            0000000000000000: 00000003 00000000 00000000 0001 03 12349\n";
+        for (path, expected) in [
+            ("/run/bursar/bursar.sock", true),
+            ("/run/bursar/admin.sock", false),
+            ("/run/bursar", false),
+            ("/run/with a space/b.sock", true),
+        ] {
+            assert_eq!(is_in(table, Path::new(path)), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn looking_at_a_socket_does_not_wake_whoever_has_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("bursar.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let step = judge("socket", &path, false);
+        assert_eq!(step.verdict, crate::check::Verdict::Untold, "{step:?}");
+        assert!(step.message.contains("perhaps by systemd"), "{step:?}");
+        assert!(listener.accept().is_err(), "nobody connected");
+        assert_eq!(judge("socket", &path, true).verdict, crate::check::Verdict::Good);
+        drop(listener);
+        assert!(judge("socket", &path, false).message.contains("nobody listens"), "left behind");
+    }
 }

@@ -11,13 +11,16 @@ use serde_json::Value;
 use crate::authorization_server::registration;
 use crate::check::{Ports, Step};
 use crate::model::UserName;
-use crate::settings::Settings;
+use crate::settings::{Problem, Settings};
 use crate::store::keyring::{KeyFiles, Keyring};
 use crate::store::sqlite::{OpenError, SqliteStore};
 use crate::store::{Store as _, StoreError, Which};
 
 /// Grants that are looked at for their users' names.
 const MOST_GRANTS: u32 = 1000;
+
+/// The keys whose files open it.
+const KEYS: [&str; 2] = ["store.key_file", "store.old_key_files"];
 
 /// What is known of the grants, as far as anybody could be asked.
 #[derive(Debug, Default)]
@@ -30,7 +33,7 @@ pub(super) struct Found {
     pub(super) users: BTreeSet<UserName>,
 }
 
-pub(super) async fn look(settings: &Settings, ports: &Ports) -> (Found, Vec<Step>) {
+pub(super) async fn look(settings: &Settings, problems: &[Problem], ports: &Ports) -> (Found, Vec<Step>) {
     let admin = &settings.fixed.admin.path;
     match ports.sidecar.ask(admin, Method::GET, "/v1/status").await {
         Ok((status, body)) if status.is_success() => {
@@ -44,6 +47,12 @@ pub(super) async fn look(settings: &Settings, ports: &Ports) -> (Found, Vec<Step
             let message = format!("the sidecar answers {status} to GET /v1/status");
             let step = Step::bad("store", "store.url", message, "read the sidecar's log");
             (Found { running: true, ..Found::default() }, vec![step])
+        }
+        Err(_) if problems.iter().any(|problem| KEYS.contains(&problem.key.as_str())) => {
+            let why = "no sidecar answers, and the key that would open it can't be read here";
+            let remedy =
+                "start bursar (`systemctl start bursar`), and run the check again: the sidecar is asked then";
+            (Found::default(), vec![Step::untold("store", "store.url", why).and_do(remedy)])
         }
         Err(why) => {
             let mut found = Found::default();
@@ -180,7 +189,10 @@ fn judge_owner(database: &Path, owner: u32, us: Uid) -> Option<Step> {
     let chown =
         format!("chown it to the user that bursar runs as, with {shown}-wal, {shown}-shm and {shown}.lock");
     Some(if us.is_root() {
-        let remedy = format!("if bursar runs as that user, run the check as it; else {chown}");
+        let remedy = format!(
+            "if bursar runs as that user, start it (`systemctl start bursar`) and run the check again, for the sidecar is asked \
+             then; or run it as that user, where that may read the secrets. Else {chown}"
+        );
         Step::untold("store", "store.url", message).and_do(remedy)
     } else {
         Step::bad(

@@ -1,6 +1,7 @@
 //! One real refresh, and what the token that came of it says. The running sidecar makes it: a refresh token that somebody
 //! else presents may cost the grant.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hyper::{Method, StatusCode};
@@ -9,10 +10,8 @@ use serde_json::Value;
 
 use crate::check::refusal::{SERVER, dpop, policy};
 use crate::check::store::Found;
-use crate::check::{Ports, Sidecar, Step, Wanted};
-use crate::jwt::{self, VerifyError};
-use crate::model::{Kind, RoleName, Service, UserName, excerpt};
-use crate::secret::Secret;
+use crate::check::{Ports, Sidecar, Step, Wanted, unverified};
+use crate::model::{Kind, RoleName, Service, UserName, excerpt, sql_text};
 use crate::settings::Settings;
 
 /// Roles of a service that are looked at: each may be a refresh.
@@ -22,8 +21,8 @@ const MOST_ROLES: usize = 8;
 #[derive(Default)]
 pub(super) struct Looked {
     pub(super) steps: Vec<Step>,
-    /// The shortest life of a token that was seen.
-    pub(super) life: Option<Duration>,
+    /// The shortest life of a token that was seen, by authorization server.
+    pub(super) lives: BTreeMap<String, Duration>,
 }
 
 pub(super) async fn look(
@@ -107,13 +106,20 @@ impl Asking<'_> {
             match self.ask(Method::POST, &target).await {
                 Ok((status, body)) if status.is_success() => {
                     let life = body.get("expires_in").and_then(Value::as_u64).map(Duration::from_secs);
-                    looked.life = looked.life.into_iter().chain(life).min();
+                    if let Some(life) = life {
+                        let server = service.authorization_server.clone();
+                        looked
+                            .lives
+                            .entry(server)
+                            .and_modify(|least| *least = life.min(*least))
+                            .or_insert(life);
+                    }
                     if role.is_none() {
                         let lives = life.map(humantime::format_duration).map(|life| format!(", for {life}"));
                         let message = format!("a token came{}", lives.unwrap_or_default());
                         looked.steps.push(Step::good("refresh", subject.clone(), message));
                     }
-                    looked.steps.push(judge(service, role, &subject, &body));
+                    looked.steps.push(self.judge_token(service, role, &subject, &body));
                 }
                 Ok((_, problem)) => {
                     looked.steps.push(self.judge_problem(service, role, subject, &problem));
@@ -134,6 +140,15 @@ impl Asking<'_> {
                 format!("only the first {MOST_ROLES} of {} roles were looked at", service.roles.len());
             looked.steps.push(Step::untold("token", subject(service, None), message));
         }
+    }
+
+    fn judge_token(&self, service: &Service, role: Option<&RoleName>, subject: &str, body: &Value) -> Step {
+        if body.get("verified").and_then(Value::as_bool) == Some(false)
+            && let Some(step) = unverified::mismatch(service, self.user, role, subject, body)
+        {
+            return step;
+        }
+        judge(service, role, subject, body)
     }
 
     fn judge_problem(
@@ -181,7 +196,7 @@ fn encode(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
-fn subject(service: &Service, role: Option<&RoleName>) -> String {
+pub(super) fn subject(service: &Service, role: Option<&RoleName>) -> String {
     let role = role.map(|role| format!(", role {role}")).unwrap_or_default();
     format!("services.{}{role}", service.name)
 }
@@ -196,7 +211,7 @@ fn connect(settings: &Settings, user: &UserName) -> String {
 }
 
 /// What to do about a token that does not verify, by what is wrong with it.
-fn mend_token(service: &Service, hint: &str) -> String {
+pub(super) fn mend_token(service: &Service, hint: &str) -> String {
     let (name, audience) = (&service.name, &service.audience);
     let has = |word: &str| hint.contains(word);
     if has("JWE") {
@@ -213,7 +228,10 @@ fn mend_token(service: &Service, hint: &str) -> String {
     } else if has("audience") {
         let statement = match service.kind {
             Kind::Snowflake => {
-                format!(", and in Snowflake's integration external_oauth_audience_list = ('{audience}')")
+                format!(
+                    ", and in Snowflake's integration external_oauth_audience_list = ({})",
+                    sql_text(audience)
+                )
             }
             Kind::Databricks => ", and among the audiences of Databricks' federation policy".to_owned(),
             Kind::Netsuite | Kind::Generic => String::new(),
@@ -243,7 +261,7 @@ fn mend_token(service: &Service, hint: &str) -> String {
 }
 
 /// What a token that verifies says, beside what the service's drivers need.
-fn judge(service: &Service, role: Option<&RoleName>, subject: &str, body: &Value) -> Step {
+pub(super) fn judge(service: &Service, role: Option<&RoleName>, subject: &str, body: &Value) -> Step {
     let Some(claims) = body.get("claims").filter(|claims| claims.is_object()) else {
         return Step::untold("token", subject, "is opaque, and handed on unread");
     };
@@ -279,8 +297,13 @@ fn judge(service: &Service, role: Option<&RoleName>, subject: &str, body: &Value
         ),
         Kind::Snowflake | Kind::Databricks | Kind::Netsuite | Kind::Generic => {
             let role = role.map(|role| format!(", for role {role}")).unwrap_or_default();
+            let verified = if body.get("verified").and_then(Value::as_bool) == Some(false) {
+                "not verified here, and handed on unread, but says"
+            } else {
+                "verifies"
+            };
             let message = format!(
-                "verifies: aud {}, {} {user}, scopes {}{role}",
+                "{verified}: aud {}, {} {user}, scopes {}{role}",
                 shown("aud"),
                 service.user_claim,
                 scopes.join(" ")
@@ -288,8 +311,8 @@ fn judge(service: &Service, role: Option<&RoleName>, subject: &str, body: &Value
             let step = Step::good("token", subject, message);
             if service.kind == Kind::Snowflake && service.user_claim != "sub" {
                 let mapping = format!(
-                    "in Snowflake: alter security integration NAME set external_oauth_token_user_mapping_claim = '{}'",
-                    service.user_claim
+                    "in Snowflake: alter security integration NAME set external_oauth_token_user_mapping_claim = {}",
+                    sql_text(&service.user_claim)
                 );
                 return step.and_do(mapping);
             }
@@ -298,34 +321,8 @@ fn judge(service: &Service, role: Option<&RoleName>, subject: &str, body: &Value
     }
 }
 
-/// A token of the client's own, as it came: there is no user, and no sidecar is needed. Its signature is not looked at.
-pub(super) fn of_the_client(service: &Service, body: &[u8]) -> Step {
-    let subject = subject(service, None);
-    let answer: Value = serde_json::from_slice(body).unwrap_or_default();
-    let text = |name: &str| answer.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    if !text("token_type").eq_ignore_ascii_case("bearer") {
-        let message = format!("token_type is {:?}, not Bearer", excerpt(&text("token_type")));
-        return Step::bad("token", subject, message, dpop());
-    }
-    if service.opaque {
-        return Step::untold("token", subject, "is opaque, and handed on unread");
-    }
-    let wrong = match jwt::shown(&Secret::new(text("access_token"))) {
-        Err(error) => error,
-        Ok((_, claims)) => {
-            let audiences = claims.texts("aud").unwrap_or_default();
-            if audiences.contains(&service.audience.as_str()) {
-                let message = format!("is for {}, by the client itself", audiences.join(" "));
-                return Step::good("token", subject, message);
-            }
-            VerifyError::Audience(excerpt(&audiences.join(" ")))
-        }
-    };
-    Step::bad("token", subject, wrong.to_string(), mend_token(service, &wrong.to_string()))
-}
-
 /// `scp`, a list at Okta; else `scope`, a text elsewhere.
-fn scopes(claims: &Value) -> Vec<String> {
+pub(super) fn scopes(claims: &Value) -> Vec<String> {
     let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
     match claims.get("scp").or_else(|| claims.get("scope")) {
         Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).map(str::to_owned).collect(),

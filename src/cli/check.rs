@@ -31,8 +31,8 @@ impl Sidecar for Running {
 
 pub(super) async fn check(args: CheckArgs) -> Exit {
     let path = &args.file.config;
-    let settings = match Settings::load(path) {
-        Ok(settings) => settings,
+    let (settings, lacking) = match Settings::load_anywhere(path) {
+        Ok(loaded) => loaded,
         Err(problems) => {
             tell(&check::unread(path, &problems), args.json);
             return Exit::Usage;
@@ -60,7 +60,7 @@ pub(super) async fn check(args: CheckArgs) -> Exit {
         pace: PACE,
     };
     let wanted = Wanted { user: user.flatten(), service: service.flatten() };
-    let steps = check::run(settings, &wanted, &ports).await;
+    let steps = check::run(settings, &lacking, &wanted, &ports).await;
     tell(&steps, args.json);
     if check::is_fine(&steps) { Exit::Done } else { Exit::Failed }
 }

@@ -18,6 +18,7 @@ use tokio::net::UnixStream;
 use crate::support::sidecar::{PROGRAM, request};
 use crate::support::{ALICE, World};
 
+mod generic;
 mod machine;
 mod server;
 mod token;
@@ -49,14 +50,14 @@ async fn good() -> World {
 
 async fn steps_by(world: &World, clock: Arc<dyn Clock>, user: Option<&str>) -> Vec<Step> {
     let path = world.path().join("bursar.toml");
-    let settings = match Settings::load(&path) {
-        Ok(settings) => settings,
+    let (settings, lacking) = match Settings::load_anywhere(&path) {
+        Ok(loaded) => loaded,
         Err(problems) => return check::unread(&path, &problems),
     };
     let ports =
         Ports { clock, entropy: Arc::new(SystemEntropy), sidecar: Arc::new(BySocket), pace: Duration::ZERO };
     let wanted = Wanted { user: user.and_then(UserName::parse), service: ServiceName::parse("snowflake") };
-    check::run(settings, &wanted, &ports).await
+    check::run(settings, &lacking, &wanted, &ports).await
 }
 
 async fn steps(world: &World, user: Option<&str>) -> Vec<Step> {

@@ -1,19 +1,6 @@
 //! Values as other languages write them.
 
-/// A string of Snowflake's SQL: quotes are doubled, and so are backslashes, which escape there.
-pub(super) fn sql_text(text: &str) -> String {
-    let mut quoted = String::from("'");
-    for character in text.chars() {
-        match character {
-            '\'' => quoted.push_str("''"),
-            '\\' => quoted.push_str("\\\\"),
-            _ if character.is_control() => quoted.push_str(&format!("\\u{:04x}", u32::from(character))),
-            _ => quoted.push(character),
-        }
-    }
-    quoted.push('\'');
-    quoted
-}
+pub(super) use crate::model::sql_text;
 
 /// An identifier of Snowflake's SQL, letter by letter as it is: without quotes it would be taken in upper case.
 pub(super) fn sql_name(name: &str) -> String {
@@ -32,14 +19,6 @@ pub(super) fn shell_word(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_string_of_sql_ends_where_it_should() {
-        assert_eq!(sql_text("ANALYST"), "'ANALYST'");
-        assert_eq!(sql_text("O'BRIEN"), "'O''BRIEN'");
-        assert_eq!(sql_text(r"\'); drop"), r"'\\''); drop'");
-        assert_eq!(sql_text("a\nb"), r"'a\u000ab'");
-    }
 
     #[test]
     fn an_identifier_keeps_its_case_spaces_and_quotes() {

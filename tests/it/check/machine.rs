@@ -160,8 +160,11 @@ async fn a_budget_that_is_too_small_is_found_with_and_without_a_sidecar() {
     let world = good().await;
     world.configure("refresh_token_leeway", "requests_per_minute = 1\nrefresh_token_leeway");
     let sidecar = world.connected().await;
-    let small =
-        wrong("too small", "budget", &["grants: 1;", "raise requests_per_minute above 1", "Rate limits"]);
+    let small = wrong(
+        "too small",
+        "budget",
+        &["grants: 1 with up to 3 tokens", "raise requests_per_minute above 1", "Rate limits"],
+    );
     small.assert_found(&steps(&world, None).await);
     assert!(sidecar.stop().await.0.success());
     small.assert_found(&steps(&world, None).await);
