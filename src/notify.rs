@@ -76,6 +76,19 @@ struct Inner {
     terms: watch::Sender<Arc<Terms>>,
 }
 
+/// Tells whether the terms are others by now.
+type Changed = watch::Receiver<Arc<Terms>>;
+
+/// How far one round of deliveries came.
+enum Delivered {
+    /// There is none whose time has come.
+    AsFarAsDue,
+    /// The receiver takes them, and there may be more.
+    Some,
+    /// The receiver does not take one.
+    NotThisOne,
+}
+
 impl Notifier {
     /// Starts nothing yet.
     #[must_use]
@@ -107,7 +120,7 @@ impl Notifier {
             let terms = Arc::clone(&changed.borrow_and_update());
             let (mut queue, since) = (Queue::default(), self.0.parts.clock.now());
             loop {
-                let wait = match self.0.round(&terms, &mut queue, &since).await {
+                let wait = match self.0.round(&terms, &mut queue, &since, &changed).await {
                     Ok(wait) => wait,
                     Err(error) => {
                         tracing::warn!(%error, "who is to be told of grants that end has to wait");
@@ -125,8 +138,15 @@ impl Notifier {
 }
 
 impl Inner {
-    /// Whatever is to be said, and one delivery at most. How long there is nothing to do. `since` is when these terms began.
-    async fn round(&self, terms: &Terms, queue: &mut Queue, since: &Moment) -> Result<Duration, StoreError> {
+    /// Whatever is to be said, and a page of deliveries at most. How long there is nothing to do. `since` is when these
+    /// terms began.
+    async fn round(
+        &self,
+        terms: &Terms,
+        queue: &mut Queue,
+        since: &Moment,
+        changed: &Changed,
+    ) -> Result<Duration, StoreError> {
         self.foresee(terms.warn_before).await?;
         let Some(webhook) = &terms.webhook else { return Ok(LOOK) };
         let dropped = self.parts.store.drop_notices(Dropped::Beyond(MOST_KEPT)).await?;
@@ -134,27 +154,16 @@ impl Inner {
         if let Some(wait) = queue.wait(Instant::now()) {
             return Ok(wait);
         }
-        let Some(notice) = self.next(queue).await? else { return Ok(LOOK) };
-        let event = event(notice.what.kind());
-        let jitter = self.parts.entropy.below(1001);
-        match webhook.post(&notice, terms.login.as_ref()).await {
-            Posted::Delivered => {
-                self.parts.store.forget_notice(notice.number).await?;
-                queue.delivered(notice.number);
-                self.count(event, "delivered");
-                tracing::info!(grant = %notice.key, event, "posted to notify.url");
-                return Ok(Duration::ZERO);
-            }
-            Posted::Refused { status, for_good } => {
-                tracing::warn!(grant = %notice.key, event, status, "notify.url does not take a notice; tried again");
-                queue.refused(notice.number, for_good, Instant::now(), jitter);
-            }
-            Posted::NoAnswer(why) => {
-                tracing::warn!(grant = %notice.key, event, %why, "notify.url does not answer; tried again");
-                queue.unanswered(Instant::now(), jitter);
-            }
+        let mut forgotten = false;
+        let delivered = self.deliver((webhook, terms.login.as_ref()), queue, changed, &mut forgotten).await;
+        if forgotten {
+            self.parts.store.wipe_notices().await?;
         }
-        self.count(event, "failed");
+        match delivered? {
+            Delivered::AsFarAsDue => return Ok(LOOK),
+            Delivered::Some => return Ok(Duration::ZERO),
+            Delivered::NotThisOne => {}
+        }
         let now = self.parts.clock.now();
         // Whoever was told nothing while this process was down, or by other terms, gets its time all the same.
         if now.since(since).is_some_and(|age| age > PATIENCE) {
@@ -184,25 +193,79 @@ impl Inner {
         }
     }
 
-    /// The oldest notice whose time has come. What is no longer so is told to nobody.
-    async fn next(&self, queue: &mut Queue) -> Result<Option<Notice>, StoreError> {
-        let mut after = 0;
+    /// The oldest notices whose time has come, until the receiver does not take one, or the terms are others. What is no
+    /// longer so is told to nobody.
+    async fn deliver(
+        &self,
+        (webhook, login): (&Webhook, Option<&LoginUrl>),
+        queue: &mut Queue,
+        changed: &Changed,
+        forgotten: &mut bool,
+    ) -> Result<Delivered, StoreError> {
+        let (mut after, mut some) = (0, false);
         loop {
             let page = self.parts.store.notices(after, PAGE).await?;
             let whole = page.len() == PAGE as usize;
-            for notice in page {
-                after = notice.number;
+            for number in page.into_iter().map(|notice| notice.number) {
+                after = number;
+                if !queue.is_due(number, Instant::now()) {
+                    continue;
+                }
+                // Those before it took their time: is it still so?
+                let now = self.parts.store.notices(number - 1, 1).await?.pop();
+                let Some(notice) = now.filter(|notice| notice.number == number) else { continue };
                 if notice.overtaken {
-                    self.parts.store.forget_notice(notice.number).await?;
+                    self.parts.store.forget_notice(number).await?;
+                    *forgotten = true;
                     self.count(event(notice.what.kind()), "overtaken");
-                } else if queue.is_due(notice.number, Instant::now()) {
-                    return Ok(Some(notice));
+                    continue;
+                }
+                if !self.post(webhook, login, &notice, queue).await? {
+                    return Ok(Delivered::NotThisOne);
+                }
+                (some, *forgotten) = (true, true);
+                if changed.has_changed().unwrap_or(true) {
+                    return Ok(Delivered::Some);
                 }
             }
+            if some {
+                return Ok(Delivered::Some);
+            }
             if !whole {
-                return Ok(None);
+                return Ok(Delivered::AsFarAsDue);
             }
         }
+    }
+
+    /// Tries one. Whether the receiver has it.
+    async fn post(
+        &self,
+        webhook: &Webhook,
+        login: Option<&LoginUrl>,
+        notice: &Notice,
+        queue: &mut Queue,
+    ) -> Result<bool, StoreError> {
+        let event = event(notice.what.kind());
+        let jitter = self.parts.entropy.below(1001);
+        match webhook.post(notice, login).await {
+            Posted::Delivered => {
+                self.parts.store.forget_notice(notice.number).await?;
+                queue.delivered(notice.number);
+                self.count(event, "delivered");
+                tracing::info!(grant = %notice.key, event, "posted to notify.url");
+                return Ok(true);
+            }
+            Posted::Refused { status, for_good } => {
+                tracing::warn!(grant = %notice.key, event, status, "notify.url does not take a notice; tried again");
+                queue.refused(notice.number, for_good, Instant::now(), jitter);
+            }
+            Posted::NoAnswer(why) => {
+                tracing::warn!(grant = %notice.key, event, %why, "notify.url does not answer; tried again");
+                queue.unanswered(Instant::now(), jitter);
+            }
+        }
+        self.count(event, "failed");
+        Ok(false)
     }
 
     fn give_up(&self, which: &[NoticeKind], result: &str, why: &str) {

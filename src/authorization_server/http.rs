@@ -89,6 +89,13 @@ pub struct Answer {
     pub body: Bytes,
 }
 
+/// What becomes of an answer behind its head.
+#[derive(Clone, Copy)]
+enum Rest {
+    Read,
+    Dropped,
+}
+
 /// Why there is no whole answer. The texts name what happened and never the request's content.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
@@ -139,6 +146,30 @@ impl HttpClient {
         request: Request<Full<Bytes>>,
         deadline: Duration,
     ) -> Result<Answer, SendError> {
+        self.ask(url, request, deadline, Rest::Read).await
+    }
+
+    /// Sends `request` to `url` and reads no more than the head of the answer, so that no body, however large, slow or cut
+    /// off, makes it none.
+    ///
+    /// # Errors
+    /// Whether the request may have arrived.
+    pub async fn status(
+        &self,
+        url: &Url,
+        request: Request<Full<Bytes>>,
+        deadline: Duration,
+    ) -> Result<StatusCode, SendError> {
+        Ok(self.ask(url, request, deadline, Rest::Dropped).await?.status)
+    }
+
+    async fn ask(
+        &self,
+        url: &Url,
+        request: Request<Full<Bytes>>,
+        deadline: Duration,
+        rest: Rest,
+    ) -> Result<Answer, SendError> {
         let started = tokio::time::Instant::now();
         let late = |what: &str| format!("{what} took longer than {}", humantime::format_duration(deadline));
         let armed = Arc::new(AtomicBool::new(true));
@@ -147,7 +178,7 @@ impl HttpClient {
             .map_err(|_| SendError::NotSent(late("connecting")))?
             .map_err(|error| SendError::NotSent(format!("connecting: {error}")))?;
         let left = deadline.saturating_sub(started.elapsed());
-        let answer = tokio::time::timeout(left, exchange(connection, url, request))
+        let answer = tokio::time::timeout(left, exchange(connection, url, request, rest))
             .await
             .map_err(|_| SendError::InDoubt(late("the answer")))??;
         armed.store(false, Ordering::Release);
@@ -224,6 +255,7 @@ async fn exchange(
     stream: Box<dyn Stream>,
     url: &Url,
     mut request: Request<Full<Bytes>>,
+    rest: Rest,
 ) -> Result<Answer, SendError> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream))
@@ -234,8 +266,13 @@ async fn exchange(
     let answer = async {
         let response = sender.send_request(request).await.map_err(|error| in_doubt(&error))?;
         let (head, body) = response.into_parts();
-        let body =
-            Limited::new(body, LARGEST_BODY).collect().await.map_err(|error| in_doubt(&error))?.to_bytes();
+        let body = match rest {
+            Rest::Read => {
+                let body = Limited::new(body, LARGEST_BODY).collect().await;
+                body.map_err(|error| in_doubt(&error))?.to_bytes()
+            }
+            Rest::Dropped => Bytes::new(),
+        };
         Ok(Answer { status: head.status, headers: head.headers, body })
     };
     drive(connection, answer).await

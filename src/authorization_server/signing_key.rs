@@ -67,7 +67,6 @@ impl SigningKey {
     }
 
     /// Its public half, as a key set has it.
-    #[cfg(any(test, fuzzing))]
     pub(crate) fn public_jwk(&self) -> Value {
         use aws_lc_rs::signature::KeyPair as _;
         let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);

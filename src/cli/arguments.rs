@@ -309,8 +309,11 @@ pub(super) enum SetupCommand {
     #[command(after_help = "Example:\n  bursar setup okta --server production")]
     Okta {
         /// This authorization server only
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", conflicts_with = "service")]
         server: Option<String>,
+        /// The authorization server of this service only
+        #[arg(long)]
+        service: Option<String>,
         #[command(flatten)]
         config: ConfigFile,
     },

@@ -126,10 +126,11 @@ pub(super) fn refused(status: StatusCode, problem: Value) -> Refused {
 fn told_why(status: StatusCode, body: &Value) -> Exit {
     let text = |member: &str| body.get(member).and_then(Value::as_str);
     let error = text("error").unwrap_or("unknown");
-    terminal::err(&format!("bursar: {error}: {}", text("detail").unwrap_or(status.as_str())));
+    let detail = text("detail").unwrap_or(status.as_str());
+    terminal::err(&format!("bursar: {}: {}", terminal::printable(error), terminal::printable(detail)));
     for member in ["reason", "hint", "authorization_server_error", "user", "login_url", "request_id"] {
         if let Some(value) = text(member) {
-            terminal::err(&format!("  {member}: {value}"));
+            terminal::err(&format!("  {member}: {}", terminal::printable(value)));
         }
     }
     match status.as_u16() {

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::cli::arguments::{GrantCommand, OneGrant};
 use crate::cli::client::{self, Refused};
+use crate::cli::terminal::printable;
 use crate::cli::{Exit, terminal};
 
 mod import;
@@ -95,7 +96,8 @@ async fn show(grant: &OneGrant) -> Result<(), Refused> {
             Ok(())
         }
         None => {
-            terminal::err(&format!("bursar: {} has not connected {}", grant.user, grant.service));
+            let said = format!("{} has not connected {}", grant.user, grant.service);
+            terminal::err(&format!("bursar: {}", printable(&said)));
             Err(Refused { exit: Exit::LoginRequired, problem: Value::Null })
         }
     }
@@ -103,7 +105,7 @@ async fn show(grant: &OneGrant) -> Result<(), Refused> {
 
 /// What was done, what is left to do, and what can't be done from here.
 fn told(done: &str, answer: &Value) {
-    terminal::out(&format!("{done}\n"));
+    terminal::out(&format!("{}\n", printable(done)));
     let list = |member: &str| answer.get(member).and_then(Value::as_array).cloned().unwrap_or_default();
     for (heading, member) in [("left to do", "left"), ("out of reach from here", "out_of_reach")] {
         let items = list(member);
@@ -111,7 +113,7 @@ fn told(done: &str, answer: &Value) {
             terminal::out(&format!("{heading}:\n"));
         }
         for item in items.iter().filter_map(Value::as_str) {
-            terminal::out(&format!("  {item}\n"));
+            terminal::out(&format!("  {}\n", printable(item)));
         }
     }
 }
@@ -122,7 +124,7 @@ fn path(service: &str, user: &str) -> String {
 
 fn print(grant: &Value) {
     for (name, value) in grant.as_object().into_iter().flatten() {
-        terminal::out(&format!("{name:16}{}\n", shown(name, value)));
+        terminal::out(&format!("{:16}{}\n", printable(name), printable(&shown(name, value))));
     }
 }
 
@@ -158,6 +160,6 @@ fn used_by(caller: &Value) -> String {
 }
 
 fn row(columns: [&str; 6]) -> String {
-    let [service, user, state, refreshed, ends, used] = columns;
+    let [service, user, state, refreshed, ends, used] = columns.map(printable);
     format!("{service:16}{user:36}{state:18}{refreshed:22}{ends:22}{used}\n")
 }

@@ -45,10 +45,9 @@ fn connected(grant: &Value) -> String {
     )
 }
 
-/// A member, as far as a terminal may show it.
+/// A member, as a terminal may show it.
 fn text(of: &Value, member: &str) -> String {
-    let text = of.get(member).and_then(Value::as_str).unwrap_or("-");
-    text.chars().filter(|character| !character.is_control()).collect()
+    terminal::printable(of.get(member).and_then(Value::as_str).unwrap_or("-")).into_owned()
 }
 
 fn seconds(of: &Value, member: &str) -> u64 {

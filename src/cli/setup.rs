@@ -60,6 +60,9 @@ fn warn(path: &Path, lacking: &[Problem]) {
 
 fn page(command: &SetupCommand, settings: &Settings) -> Result<String, String> {
     Ok(match command {
+        SetupCommand::Okta { service: Some(service), .. } => {
+            okta::page(settings, Some(&named(settings, service)?.authorization_server))?
+        }
         SetupCommand::Okta { server, .. } => okta::page(settings, server.as_deref())?,
         SetupCommand::Snowflake { service, .. } => {
             snowflake::page(&Trust::of(settings, service, Kind::Snowflake)?)
@@ -70,9 +73,19 @@ fn page(command: &SetupCommand, settings: &Settings) -> Result<String, String> {
     })
 }
 
+fn named<'a>(settings: &'a Settings, name: &str) -> Result<&'a Service, String> {
+    let services = &settings.services;
+    services.iter().find(|service| service.name.as_str() == name).ok_or_else(|| {
+        let names = list(services.iter().map(|service| service.name.as_str()));
+        format!("there is no [services.{name}]; there is {names}")
+    })
+}
+
 /// A service, and the authorization server that it is to trust.
 struct Trust<'a> {
     service: &'a Service,
+    /// All services of its kind whose tokens come from there, so itself, too.
+    together: Vec<&'a Service>,
     server: &'a Server,
 }
 
@@ -80,10 +93,7 @@ impl<'a> Trust<'a> {
     fn of(settings: &'a Settings, name: &str, kind: Kind) -> Result<Self, String> {
         let services = &settings.services;
         let kind_name = kind.as_str();
-        let Some(service) = services.iter().find(|service| service.name.as_str() == name) else {
-            let names = list(services.iter().map(|service| service.name.as_str()));
-            return Err(format!("there is no [services.{name}]; there is {names}"));
-        };
+        let service = named(settings, name)?;
         if service.kind != kind {
             let same = list(
                 services.iter().filter(|service| service.kind == kind).map(|service| service.name.as_str()),
@@ -95,7 +105,11 @@ impl<'a> Trust<'a> {
         }
         let server = settings.servers.get(&service.authorization_server);
         let server = server.ok_or_else(|| format!("services.{name} has no authorization server"))?;
-        Ok(Self { service, server })
+        let is_with_it = |other: &&Service| {
+            other.kind == kind && other.authorization_server == service.authorization_server
+        };
+        let together = services.iter().filter(is_with_it).collect();
+        Ok(Self { service, together, server })
     }
 }
 

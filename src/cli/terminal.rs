@@ -1,5 +1,6 @@
 //! What commands print. A reader that has gone away is no error.
 
+use std::borrow::Cow;
 use std::io::{IsTerminal as _, Write as _};
 
 /// Exactly this, on stdout.
@@ -44,4 +45,49 @@ pub(super) fn progress(line: &str) {
 /// Whether a person looks at stdout.
 pub(super) fn is_seen() -> bool {
     std::io::stdout().is_terminal()
+}
+
+/// A value that somebody else chose, so that it can't move the cursor, end its line, or be read as another: control and
+/// format characters are shown as their escapes.
+pub(super) fn printable(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_unseen) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_unseen(character) {
+            shown.extend(character.escape_unicode());
+        } else {
+            shown.push(character);
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// Unicode's categories Cc, Cf, Zl and Zp.
+fn is_unseen(character: char) -> bool {
+    character.is_control()
+        || matches!(character,
+            '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}' | '\u{891}' | '\u{8e2}'
+            | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}'
+            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_not_be_seen_or_would_be_read_otherwise_is_shown_as_its_escape() {
+        for (text, shown) in [
+            ("alice@example.com", "alice@example.com"),
+            ("Zoë 渡辺 🙂", "Zoë 渡辺 🙂"),
+            ("a\u{202e}b\u{2066}c\u{2069}", "a\\u{202e}b\\u{2066}c\\u{2069}"),
+            ("a\u{2028}b\u{2029}\n", "a\\u{2028}b\\u{2029}\\u{a}"),
+            ("\x1b[2J\u{9b}\t\u{200b}\u{feff}", "\\u{1b}[2J\\u{9b}\\u{9}\\u{200b}\\u{feff}"),
+        ] {
+            assert_eq!(printable(text), shown);
+        }
+    }
 }

@@ -20,7 +20,7 @@ use crate::notify::event;
 use crate::secret::{Digest, Secret};
 use crate::store::notices::{Notice, What};
 
-/// For one try, from the connection to the whole answer.
+/// For one try, from the connection to the answer's first line.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Who is told.
@@ -89,8 +89,8 @@ impl Webhook {
             .header("X-Bursar-Signature", signature(&secret, body.as_bytes()))
             .body(Full::new(Bytes::from(body)));
         let Ok(request) = request else { return Posted::NoAnswer("the request can't be made".to_owned()) };
-        match self.http.send(&self.url, request, DEADLINE).await {
-            Ok(answer) => posted(answer.status.as_u16()),
+        match self.http.status(&self.url, request, DEADLINE).await {
+            Ok(status) => posted(status.as_u16()),
             Err(SendError::NotSent(why) | SendError::InDoubt(why)) => Posted::NoAnswer(why),
         }
     }

@@ -34,6 +34,13 @@ pub(super) fn read(root: &Section<'_>) -> Notify {
     let section = root.section("notify");
     let warn_before = section.duration("warn_before", Duration::from_hours(3 * 24));
     let url = section.text("url").and_then(|text| match Url::parse(&text) {
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+            section.problem(
+                "url",
+                "must not have a name or password in it: what is posted is signed with secret_file, which the receiver checks",
+            );
+            None
+        }
         Ok(url) if is_confidential(&url) && url.fragment().is_none() => Some(url),
         Ok(_) => {
             section.problem("url", "must be https (plain http only on loopback), without a fragment");

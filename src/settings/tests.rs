@@ -353,6 +353,9 @@ fn the_page_is_seen_at_an_origin_that_is_confidential() {
 fn what_is_posted_is_signed() {
     let found = with("[notify]\nurl = \"https://w.example/hook\"\n");
     assert!(found.len() == 1 && found[0].contains("secret_file: is missing"), "{found:#?}");
+    let found = with("[notify]\nurl = \"https://me:word@w.example/hook\"\nsecret_file = \"/nowhere\"\n");
+    let refused = found.iter().find(|problem| problem.contains("name or password"));
+    assert!(refused.is_some_and(|problem| !problem.contains("word@")), "{found:#?}");
     let found = with("[notify]\nurl = \"http://w.example/hook\"\nsecret_file = \"/nowhere\"\n");
     assert!(found.iter().any(|problem| problem.contains("must be https")), "{found:#?}");
     assert!(found.iter().any(|problem| problem.contains("notify.secret_file")), "{found:#?}");

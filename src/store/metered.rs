@@ -245,6 +245,9 @@ impl<S: Store + NoticeStore> NoticeStore for MeteredStore<S> {
     async fn forget_notice(&self, number: i64) -> Result<(), StoreError> {
         self.measured("forget_notice", self.inner.forget_notice(number)).await
     }
+    async fn wipe_notices(&self) -> Result<(), StoreError> {
+        self.measured("wipe_notices", self.inner.wipe_notices()).await
+    }
     async fn drop_notices(&self, which: Dropped) -> Result<Vec<NoticeKind>, StoreError> {
         self.measured("drop_notices", self.inner.drop_notices(which)).await
     }

@@ -24,8 +24,11 @@ pub trait NoticeStore: Send + Sync {
     /// The notices that are kept, oldest first, at most `limit` after number `after`.
     async fn notices(&self, after: i64, limit: u32) -> Result<Vec<Notice>, StoreError>;
 
-    /// Done with this one.
+    /// Done with this one. Its traces stay until [`NoticeStore::wipe_notices`], which is as dear for many as for one.
     async fn forget_notice(&self, number: i64) -> Result<(), StoreError>;
+
+    /// Nothing is left of the notices that were forgotten.
+    async fn wipe_notices(&self) -> Result<(), StoreError>;
 
     /// Gives these up: what each was about.
     async fn drop_notices(&self, which: Dropped) -> Result<Vec<NoticeKind>, StoreError>;
@@ -51,7 +54,8 @@ pub struct Notice {
     pub what: What,
     /// When the grant ended, or when it was seen that it will.
     pub at: Timestamp,
-    /// It is no longer so: the user has connected again meanwhile, or a grant that was to end has ended.
+    /// It is no longer so: the user has connected again meanwhile, or a grant that was to end has ended, or will at another
+    /// time.
     pub overtaken: bool,
 }
 

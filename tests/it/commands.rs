@@ -149,7 +149,11 @@ fn what_to_enter_elsewhere_is_printed_on_any_machine_and_never_with_a_secret() {
     let (code, statement, _) = setup(&["snowflake", "--service", "snowflake"]);
     assert_eq!(code, Some(0));
     assert!(statement.contains("\n    create security integration bursar_production\n"), "{statement}");
+    let (code, of_a_service, _) = setup(&["okta", "--service", "snowflake"]);
+    assert_eq!((code, of_a_service), (Some(0), setup(&["okta", "--server", "production"]).1));
+    assert_eq!(setup(&["okta", "--service", "snowflake", "--server", "production"]).0, Some(64));
     for (arguments, expected) in [
+        (["okta", "--service", "nosuch"], "there is no [services.nosuch]; there is reporting, snowflake"),
         (
             ["databricks", "--service", "snowflake"],
             "services.snowflake.kind is \"snowflake\", not \"databricks\"",

@@ -79,6 +79,28 @@ async fn an_answer_is_whole_or_the_request_is_in_doubt() {
 }
 
 #[tokio::test]
+async fn a_status_is_an_answer_whatever_becomes_of_the_body() {
+    for body in [
+        "content-length: 20\r\n\r\nok",
+        "content-length: 99999999\r\n\r\n",
+        "transfer-encoding: chunked\r\n\r\nzz",
+    ] {
+        let (listener, port) = listen().await;
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            read_request(&mut stream).await;
+            stream.write_all(format!("HTTP/1.1 202 Accepted\r\n{body}").as_bytes()).await.unwrap();
+            stream
+        };
+        let url = Url::parse(&format!("http://127.0.0.1:{port}/")).unwrap();
+        let client = HttpClient::new(None, Proxies::none()).unwrap();
+        let request = hyper::Request::new(Full::new(Bytes::from_static(b"sentinel")));
+        let (status, _open) = tokio::join!(client.status(&url, request, Duration::from_secs(10)), serve);
+        assert_eq!(status.unwrap(), 202, "{body}");
+    }
+}
+
+#[tokio::test]
 async fn a_redirect_is_not_followed() {
     let (listener, port) = listen().await;
     let serve = async {

@@ -193,6 +193,8 @@ async fn an_end_to_come_is_foreseen_once_for_each_day_that_it_moves() {
         kept(&store).await.iter().map(|notice| (notice.key.user.to_string(), notice.overtaken)).collect();
     let expected = [("dave", false), ("bob", true), ("alice", false), ("bob", false)];
     assert_eq!(overtaken, expected.map(|(user, overtaken)| (user.to_owned(), overtaken)));
+    ends_at(&store, "alice", hours(500)).await;
+    assert!(kept(&store).await[2].overtaken, "it ends much later by now");
     connect(&store, "alice", "again", now).await;
     assert!(kept(&store).await[2].overtaken, "another grant");
     ends_at(&store, "alice", hours(50)).await;
@@ -258,6 +260,9 @@ impl NoticeStore for Overfull {
         Ok(Vec::new())
     }
     async fn forget_notice(&self, _number: i64) -> Result<(), StoreError> {
+        Ok(())
+    }
+    async fn wipe_notices(&self) -> Result<(), StoreError> {
         Ok(())
     }
     async fn drop_notices(&self, which: Dropped) -> Result<Vec<NoticeKind>, StoreError> {

@@ -51,6 +51,10 @@ impl Watch {
         }
     }
 
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().try_into().unwrap())
+    }
+
     /// How it ends by itself.
     async fn code(mut self) -> Option<i32> {
         let reading = async { while self.lines.recv().await.is_some() {} };
@@ -77,7 +81,7 @@ impl Watch {
 }
 
 #[tokio::test]
-async fn snapshots_come_without_any_control_character_until_q_and_enter() {
+async fn snapshots_come_without_any_control_character_and_what_a_pipe_says_is_not_for_us() {
     let world = World::start().await;
     let sidecar = world.connected().await;
     let mut watch = Watch::start(&sidecar, &[]);
@@ -93,6 +97,10 @@ async fn snapshots_come_without_any_control_character_until_q_and_enter() {
     assert!(said.contains(&"databricks       1".to_owned()), "{said:?}");
     assert!(said.iter().all(|line| !line.contains(char::is_control)), "{said:?}");
     watch.stdin.write_all(b"what\nq\n").unwrap();
+    for _ in 0..3 {
+        watch.until("bursar 0.").await;
+    }
+    kill(watch.pid(), Signal::SIGTERM).unwrap();
     assert_eq!(watch.code().await, Some(0));
     world.finish(sidecar).await;
 }
@@ -126,8 +134,7 @@ async fn a_sidecar_that_is_not_there_meanwhile_is_said_and_watched_again() {
             break;
         }
     }
-    let pid = Pid::from_raw(text.child.id().try_into().unwrap());
-    kill(pid, Signal::SIGINT).unwrap();
+    kill(text.pid(), Signal::SIGINT).unwrap();
     assert_eq!(text.code().await, Some(0), "Ctrl-C");
     assert_eq!(json.code_unread().await, Some(0), "nobody reads it");
     world.finish(sidecar).await;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::cli::terminal::printable;
+
 /// Where lines end, unless a word is longer.
 const WIDTH: usize = 100;
 
@@ -114,13 +116,7 @@ impl Sheet {
     /// No value of the configuration may end a line, or move a terminal's cursor.
     fn line(&mut self, indent: &str, text: &str) {
         self.text.push_str(indent);
-        for character in text.chars() {
-            if character.is_control() {
-                self.text.extend(character.escape_unicode());
-            } else {
-                self.text.push(character);
-            }
-        }
+        self.text.push_str(&printable(text));
         self.text.push('\n');
     }
 }

@@ -1,14 +1,17 @@
 //! `bursar setup snowflake`: the security integration by which an account trusts the authorization server's tokens.
 
+use std::collections::BTreeSet;
+
 use crate::authorization_server::issuer::Issuer;
 use crate::cli::setup::quote::{shell_word, sql_name, sql_text};
 use crate::cli::setup::sheet::Sheet;
 use crate::cli::setup::{ANY_ROLE, ROLE, Trust, list, scopes};
+use crate::model::Service;
 
 /// No token may have these unless an account administrator takes them off the blocked list.
 const BLOCKED: [&str; 4] = ["ACCOUNTADMIN", "ORGADMIN", "GLOBALORGADMIN", "SECURITYADMIN"];
 
-/// A role that everybody has.
+/// A role that everybody has; the one whose name Snowflake takes in any case.
 const PUBLIC: &str = "PUBLIC";
 
 /// In place of what the configuration does not say.
@@ -16,16 +19,8 @@ const UNKNOWN_KEYS: &str = "PUT THE JWKS URL HERE";
 
 pub(super) fn page(trust: &Trust<'_>) -> String {
     let service = trust.service;
-    let scopes = scopes([service]);
-    let mut roles = Roles::default();
-    for scope in &scopes {
-        match scope.strip_prefix(ROLE) {
-            Some(role) if BLOCKED.contains(&role) => roles.blocked.push(role),
-            Some(role) => roles.named.push(role),
-            None if scope == ANY_ROLE => roles.any = true,
-            None => roles.other.push(scope),
-        }
-    }
+    let (own, all) = (scopes([service]), scopes(trust.together.iter().copied()));
+    let (own, roles) = (Roles::of(&own), Roles::of(&all));
     let integration = integration_name(&service.authorization_server);
     let mut sheet = Sheet::default();
     sheet.say(&format!(
@@ -34,21 +29,45 @@ pub(super) fn page(trust: &Trust<'_>) -> String {
         service.name
     ));
     create(&mut sheet, trust, &roles, &integration);
-    write_roles(&mut sheet, &roles, &integration);
+    write_roles(&mut sheet, (&own, &roles), &integration);
     users(&mut sheet, trust);
     network(&mut sheet, &integration);
-    check(&mut sheet, trust, &roles, &integration);
+    check(&mut sheet, trust, &own, &integration);
     unknown(&mut sheet);
     sheet.finish()
 }
 
-/// What the service's tokens may ask for, as Snowflake reads it.
+/// What tokens may ask for, as Snowflake reads it.
 #[derive(Default)]
 struct Roles<'a> {
     named: Vec<&'a str>,
     blocked: Vec<&'a str>,
     any: bool,
     other: Vec<&'a str>,
+}
+
+impl<'a> Roles<'a> {
+    fn of(scopes: &'a [String]) -> Self {
+        let mut roles = Self::default();
+        for scope in scopes {
+            match scope.strip_prefix(ROLE) {
+                Some(role) if BLOCKED.contains(&role) => roles.blocked.push(role),
+                Some(role) => {
+                    let role = if role.eq_ignore_ascii_case(PUBLIC) { PUBLIC } else { role };
+                    if !roles.named.contains(&role) {
+                        roles.named.push(role);
+                    }
+                }
+                None if scope == ANY_ROLE => roles.any = true,
+                None => roles.other.push(scope),
+            }
+        }
+        roles
+    }
+
+    fn has(&self, role: &str) -> bool {
+        self.named.contains(&role) || role.eq_ignore_ascii_case(PUBLIC) && self.named.contains(&PUBLIC)
+    }
 }
 
 /// One integration for each issuer, so it is called by the authorization server's name; any name will do.
@@ -60,6 +79,7 @@ fn integration_name(server: &str) -> String {
 fn create(sheet: &mut Sheet, trust: &Trust<'_>, roles: &Roles<'_>, integration: &str) {
     let (service, server) = (trust.service, trust.server);
     sheet.heading("1. Trust the authorization server");
+    shared(sheet, trust);
     let issuer = Issuer::of(&server.issuer);
     if let Issuer::Organisation { .. } = issuer {
         sheet.problem(&format!(
@@ -82,6 +102,8 @@ fn create(sheet: &mut Sheet, trust: &Trust<'_>, roles: &Roles<'_>, integration: 
     };
     let is_okta = matches!(issuer, Issuer::Custom { .. });
     let attribute = if service.user_claim == "email" { "email_address" } else { "login_name" };
+    let audiences: BTreeSet<&str> = trust.together.iter().map(|service| service.audience.as_str()).collect();
+    let audiences: Vec<String> = audiences.into_iter().map(sql_text).collect();
     let mut lines = vec![
         format!("create security integration {integration}"),
         "  type = external_oauth".to_owned(),
@@ -89,13 +111,12 @@ fn create(sheet: &mut Sheet, trust: &Trust<'_>, roles: &Roles<'_>, integration: 
         format!("  external_oauth_type = {}", if is_okta { "okta" } else { "custom" }),
         format!("  external_oauth_issuer = {}", sql_text(&server.issuer)),
         format!("  external_oauth_jws_keys_url = {}", sql_text(&keys)),
-        format!("  external_oauth_audience_list = ({})", sql_text(&service.audience)),
+        format!("  external_oauth_audience_list = ({})", audiences.join(", ")),
         format!("  external_oauth_token_user_mapping_claim = {}", sql_text(&service.user_claim)),
         format!("  external_oauth_snowflake_user_mapping_attribute = '{attribute}'"),
     ];
     if !is_okta {
         lines.push("  external_oauth_scope_mapping_attribute = 'scope'".to_owned());
-        lines.push("  external_oauth_scope_delimiter = ' '".to_owned());
     }
     if roles.any {
         lines.push("  external_oauth_any_role_mode = enable".to_owned());
@@ -113,14 +134,45 @@ fn create(sheet: &mut Sheet, trust: &Trust<'_>, roles: &Roles<'_>, integration: 
     );
     if !is_okta {
         sheet.item(
-            "If this server's tokens have their scopes as a list in `scp`, as Okta's have, leave out the two lines about them.",
+            "If this server's tokens have their scopes as a list in `scp`, as Okta's have, leave out the line about them, and \
+             what follows.",
         );
+        sheet.say(
+            "Scopes in one text have spaces between them. Snowflake expects commas until it is told otherwise, which works \
+             only once Snowflake Support has enabled external_oauth_scope_delimiter for the account: ask them, then run:",
+        );
+        sheet.block(&[
+            format!("alter security integration {integration} set").as_str(),
+            "  external_oauth_scope_delimiter = ' ';",
+        ]);
     }
 }
 
-fn write_roles(sheet: &mut Sheet, roles: &Roles<'_>, integration: &str) {
+/// An integration that was made for one of them alone would lock out the others.
+fn shared(sheet: &mut Sheet, trust: &Trust<'_>) {
+    let service = trust.service;
+    let others: Vec<&Service> =
+        trust.together.iter().copied().filter(|other| other.name != service.name).collect();
+    if others.is_empty() {
+        return;
+    }
+    sheet.say(&format!(
+        "Tokens of {} come from the same issuer, so in one account it is the same integration: it has the audiences and roles \
+         of all of them. Where one is in another account, leave its own out there.",
+        list(others.iter().map(|other| format!("[services.{}]", other.name)))
+    ));
+    for other in others.iter().filter(|other| other.user_claim != service.user_claim) {
+        sheet.problem(&format!(
+            "services.{}.user_claim is \"{}\", services.{}.user_claim is \"{}\", and one integration maps one claim: in one \
+             account they must be the same.",
+            service.name, service.user_claim, other.name, other.user_claim
+        ));
+    }
+}
+
+fn write_roles(sheet: &mut Sheet, (own, roles): (&Roles<'_>, &Roles<'_>), integration: &str) {
     sheet.heading("2. Roles");
-    if roles.named.is_empty() && roles.blocked.is_empty() && !roles.any {
+    if own.named.is_empty() && own.blocked.is_empty() && !own.any {
         sheet.problem(&format!(
             "no scope of this service is {ROLE}ROLE or {ANY_ROLE}, and Snowflake lets no session begin without one. Name \
              roles = [\"…\"], with role_scope left as it is, or {ANY_ROLE} in scopes."
@@ -219,9 +271,8 @@ fn check(sheet: &mut Sheet, trust: &Trust<'_>, roles: &Roles<'_>, integration: &
     if service.has_users() {
         command.push_str(" --user alice@example.com");
     }
-    let asks_for = |role: &&&str| service.roles.keys().any(|name| name.as_str() == **role);
-    if let Some(role) = roles.named.iter().find(asks_for) {
-        command.push_str(&format!(" --role {}", shell_word(role)));
+    if let Some(role) = service.roles.keys().find(|role| roles.has(role.as_str())) {
+        command.push_str(&format!(" --role {}", shell_word(role.as_str())));
     }
     sheet.say("A token, once its user has connected:");
     sheet.block(&[command]);

@@ -1,5 +1,7 @@
 //! Aligned columns of text.
 
+use crate::cli::terminal::printable;
+
 /// Between two columns.
 const GAP: &str = "  ";
 /// What is left of a column at least.
@@ -34,6 +36,8 @@ pub(super) fn table(columns: &[Column<'_>], rows: &[Vec<String>], width: usize) 
     if rows.is_empty() {
         return String::new();
     }
+    let shown = |row: &Vec<String>| row.iter().map(|cell| printable(cell).into_owned()).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(shown).collect();
     let header: Vec<String> = columns.iter().map(|column| column.name.to_owned()).collect();
     let longest = |at: usize| {
         let cells = rows.iter().chain([&header]).filter_map(|row| row.get(at));
@@ -56,7 +60,7 @@ pub(super) fn table(columns: &[Column<'_>], rows: &[Vec<String>], width: usize) 
         let cells: Vec<String> = cells.collect();
         cells.join(GAP).trim_end().to_owned() + "\n"
     };
-    std::iter::once(&header).chain(rows).map(line).collect()
+    std::iter::once(&header).chain(&rows).map(line).collect()
 }
 
 /// At most `width` characters, and a sign that there were more.

@@ -1,10 +1,12 @@
 //! What the sidecar says of itself as text: plain functions, no colour, nothing wider than it is told.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
 use crate::cli::status::table::{Column, cut, table};
+use crate::cli::terminal::printable;
 
 /// Columns that a line takes at least, however narrow the terminal.
 const NARROWEST: usize = 40;
@@ -30,8 +32,11 @@ pub(super) fn glance(status: &Value, width: usize) -> String {
 /// Version, age, and whether it is ready.
 fn headline(status: &Value) -> String {
     let waiting: Vec<&str> = list(status, "waiting_for").filter_map(Value::as_str).collect();
-    let ready =
-        if waiting.is_empty() { "ready".to_owned() } else { format!("waiting for {}", waiting.join(", ")) };
+    let ready = if waiting.is_empty() {
+        "ready".to_owned()
+    } else {
+        format!("waiting for {}", printable(&waiting.join(", ")))
+    };
     let up = time(number(status, "uptime_seconds"));
     format!("bursar {}, up {up}, {ready}\n", text(status, "version"))
 }
@@ -41,11 +46,11 @@ fn servers(status: &Value, width: usize) -> String {
     let row = |server: &Value| {
         let state = match server.get("waiting_seconds").and_then(Value::as_u64) {
             Some(seconds) => format!("waiting {}: {}", time(seconds), text(server, "why")),
-            None => text(server, "state").to_owned(),
+            None => text(server, "state").into_owned(),
         };
         let per_minute = number(server, "requests_per_minute");
         let used = server.get("budget_used").and_then(Value::as_f64).unwrap_or(0.0);
-        vec![text(server, "name").to_owned(), state, budget(used, per_minute)]
+        vec![text(server, "name").into_owned(), state, budget(used, per_minute)]
     };
     let rows: Vec<Vec<String>> = list(status, "authorization_servers").map(row).collect();
     let columns = [Column::text("AUTHORIZATION SERVER"), Column::text("STATE"), Column::whole("BUDGET")];
@@ -111,6 +116,7 @@ fn warnings(status: &Value) -> String {
     let states: BTreeSet<&str> = ended.iter().map(|(state, _)| *state).collect();
     for state in states {
         let count: u64 = ended.iter().filter(|(other, _)| *other == state).map(|(_, count)| count).sum();
+        let state = printable(state);
         let noun = if count == 1 { "grant" } else { "grants" };
         out.push_str(&format!("needs you: {count} {noun} {state}: bursar grant list --state {state}\n"));
     }
@@ -156,7 +162,7 @@ fn next_refreshes(status: &Value, width: usize) -> String {
             0 => "now".to_owned(),
             seconds => format!("in {}", time(seconds)),
         };
-        let name = |member| text(refresh, member).to_owned();
+        let name = |member| text(refresh, member).into_owned();
         vec![due, name("service"), name("user"), name("role")]
     };
     let rows: Vec<Vec<String>> = list(status, "next_refreshes").map(row).collect();
@@ -181,8 +187,8 @@ fn time(seconds: u64) -> String {
     if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
 }
 
-fn text<'a>(of: &'a Value, member: &str) -> &'a str {
-    of.get(member).and_then(Value::as_str).unwrap_or("-")
+fn text<'a>(of: &'a Value, member: &str) -> Cow<'a, str> {
+    printable(of.get(member).and_then(Value::as_str).unwrap_or("-"))
 }
 
 fn number(of: &Value, member: &str) -> u64 {

@@ -1,9 +1,12 @@
 //! `bursar status --watch`: asked again and again, and drawn over itself where a person looks at a terminal.
 
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::time::Duration;
 
 use hyper::{Method, StatusCode};
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{getpgrp, tcgetpgrp};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -24,7 +27,7 @@ pub(super) async fn watch(socket: &Path, every: Duration, as_json: bool) -> Exit
         terminal::err("bursar: the system gives no signals");
         return Exit::Failed;
     };
-    let mut asked_to_end = listen_for_q();
+    let mut asked_to_end = listen_for_q(as_json);
     let watching = async {
         let clock = SystemClock::new(0);
         let mut ticks = interval(every);
@@ -68,17 +71,30 @@ async fn ask(socket: &Path) -> Result<Value, String> {
             let text = |member: &str| problem.get(member).and_then(Value::as_str);
             Err(format!(
                 "{}: {}",
-                text("error").unwrap_or(code.as_str()),
-                text("detail").unwrap_or("no detail")
+                terminal::printable(text("error").unwrap_or(code.as_str())),
+                terminal::printable(text("detail").unwrap_or("no detail"))
             ))
         }
     }
 }
 
-/// Says when a line with a `q` has been typed. The thread waits for its next line when the process ends.
-fn listen_for_q() -> mpsc::Receiver<()> {
+/// Says when a line with a `q` has been typed, where a person types and looks; what comes by a pipe is for somebody else. The
+/// thread waits for its next line when the process ends.
+fn listen_for_q(as_json: bool) -> mpsc::Receiver<()> {
     let (tell, told) = mpsc::channel(1);
+    let stdin = std::io::stdin();
+    let is_ours = stdin.is_terminal() && tcgetpgrp(&stdin).is_ok_and(|group| group == getpgrp());
+    if as_json || !terminal::is_seen() || !is_ours {
+        return told;
+    }
     let read = move || {
+        // Sent to the background later, reading would stop all of the process: so the read fails, and nothing but this
+        // thread ends.
+        let mut background = SigSet::empty();
+        background.add(Signal::SIGTTIN);
+        if background.thread_block().is_err() {
+            return;
+        }
         let typed = std::io::stdin().lines().map_while(Result::ok).any(|line| line.trim() == "q");
         if typed {
             let _over_anyway = tell.blocking_send(());

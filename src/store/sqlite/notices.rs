@@ -116,6 +116,7 @@ impl NoticeStore for SqliteStore {
                 CASE kind
                     WHEN 'ended' THEN g.service IS NOT NULL AND g.ended_at IS NULL
                     ELSE g.service IS NULL OR g.ended_at IS NOT NULL OR g.warned_of IS NOT n.ends_at
+                        OR g.expires_at IS NULL OR abs(g.expires_at - n.ends_at) >= 86400000
                 END AS overtaken
              FROM notices n LEFT JOIN grants g
                 ON g.service = n.service AND g.user = n.user AND g.candidate = ''
@@ -130,7 +131,11 @@ impl NoticeStore for SqliteStore {
 
     async fn forget_notice(&self, number: i64) -> Result<(), StoreError> {
         sqlx::query("DELETE FROM notices WHERE number = ?").bind(number).execute(&self.pool).await?;
-        // Its user may have been erased meanwhile.
+        Ok(())
+    }
+
+    async fn wipe_notices(&self) -> Result<(), StoreError> {
+        // Their users may have been erased meanwhile.
         self.forget_the_log().await
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use url::Url;
 
 use crate::authorization_server::client_authentication::Method;
+use crate::authorization_server::signing_key::SigningKey;
 use crate::cli::setup::okta::Client;
 use crate::cli::setup::quote::shell_word;
 use crate::cli::setup::sheet::Sheet;
@@ -176,21 +177,42 @@ fn keys(sheet: &mut Sheet, client: &Client<'_>) {
     };
     for (name, server) in &client.servers {
         if let Some(key) = server.authentication_file.as_deref().filter(|_| !is_secret(server)) {
-            let key = shell_word(&key.display().to_string());
-            sheet.say(&format!("The public half for {name}, for Public key / Private key > Add key (as a JWK where Okta wants one):"));
-            sheet.block(&[format!("openssl pkey -in {key} -pubout")]);
+            if let Method::PrivateKeyJwt(pair) = &server.authentication {
+                sheet.say(&format!(
+                    "The public half for {name}, as a JWK, for Public key / Private key > Add key:"
+                ));
+                sheet.block(&[public_half(pair)]);
+            } else {
+                sheet.item(&format!(
+                    "{} can't be read here. For Public key / Private key > Add key Okta wants the public half as a JWK: run \
+                     `bursar setup okta --server {name}` where the key is, as who may read it, and it stands here.",
+                    shell_word(&key.display().to_string())
+                ));
+            }
         }
     }
     if client.servers.iter().any(|(_, server)| is_secret(server)) {
         sheet.say(
             "Better than a secret is a key of bursar's own (private_key_jwt): it never leaves the machine, and Okta has only \
-             its public half. Make one, add what the second command prints under Public key / Private key, and name it by \
-             private_key_file (and Okta's id for it by private_key_id) in place of client_secret_file:",
+             its public half. Make one:",
         );
         sheet.block(&[
             "(umask 077; openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out okta.pem)",
         ]);
-        sheet.block(&["openssl pkey -in okta.pem -pubout"]);
+        sheet.say(
+            "Then name it by private_key_file in place of client_secret_file, and run this again: it prints the public half as \
+             Okta wants it (a JWK). Okta's id for it goes into private_key_id.",
+        );
         sheet.say("With a secret: two may be active at once, so that it is replaced without a gap.");
     }
+}
+
+/// Okta chooses the key's id, unless the configuration names one.
+fn public_half(pair: &SigningKey) -> String {
+    let mut key = pair.public_jwk();
+    if let Some(members) = key.as_object_mut() {
+        members.retain(|_, value| !value.is_null());
+        members.insert("use".to_owned(), "sig".into());
+    }
+    key.to_string()
 }

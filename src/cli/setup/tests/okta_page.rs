@@ -164,9 +164,35 @@ fn a_key_that_can_not_be_read_here_is_still_a_key() {
         okta_page(&with("client_secret_file = \"/nosuch/secret\"", "private_key_file = \"/no such.pem\""));
     assert_says(
         &page,
-        &["Client authentication Public key / Private key;", "openssl pkey -in '/no such.pem' -pubout"],
+        &[
+            "Client authentication Public key / Private key;",
+            "'/no such.pem' can't be read here.",
+            "as a JWK: run `bursar setup okta --server production` where the key is",
+        ],
     );
     assert_silent(&page, &["Better than a secret", "client_secret_file"]);
+}
+
+#[test]
+fn of_a_key_that_can_be_read_the_public_half_is_printed_as_okta_wants_it() {
+    let mut settings = settings(BASE);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("key.pem");
+    let key = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
+    let der: aws_lc_rs::encoding::Pkcs8V1Der<'_> = aws_lc_rs::encoding::AsDer::as_der(&key).unwrap();
+    let text = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, der.as_ref());
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n");
+    crate::dev::write_private(&path, &pem).unwrap();
+    let pair = crate::authorization_server::signing_key::SigningKey::from_file(&path, None).unwrap();
+    let server = settings.servers.get_mut("production").unwrap();
+    server.authentication = crate::authorization_server::client_authentication::Method::PrivateKeyJwt(pair);
+    server.authentication_file = Some(path);
+    let page = okta::page(&settings, None).unwrap();
+    let line = page.lines().find(|line| line.starts_with("    {")).unwrap();
+    let jwk: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).unwrap();
+    let members: Vec<&str> = jwk.keys().map(String::as_str).collect();
+    assert_eq!(members, ["e", "kty", "n", "use"], "and nothing of the private half");
+    assert_silent(&page, &["can't be read", "Better than a secret"]);
 }
 
 #[test]

@@ -122,8 +122,9 @@ fn another_providers_tokens_are_read_as_it_writes_them() {
             "`jwks_uri` in https://id.example.com/.well-known/openid-configuration",
             "external_oauth_type = custom",
             "external_oauth_jws_keys_url = 'PUT THE JWKS URL HERE'",
-            "external_oauth_scope_mapping_attribute = 'scope'",
-            "external_oauth_scope_delimiter = ' '",
+            "external_oauth_scope_mapping_attribute = 'scope' external_oauth_allowed_roles_list = ('ANALYST', 'PUBLIC');",
+            "once Snowflake Support has enabled",
+            "alter security integration bursar_production set external_oauth_scope_delimiter = ' ';",
         ],
     );
     let endpoints = "issuer = \"https://id.example.com\"\ntoken_endpoint = \"https://id.example.com/t\"\n\
@@ -131,4 +132,38 @@ fn another_providers_tokens_are_read_as_it_writes_them() {
     assert_says(&snowflake_page(&with(okta, endpoints)), &["keys_url = 'https://id.example.com/k'"]);
     let email = with("kind =", "user_claim = \"email\"\nkind =");
     assert_says(&snowflake_page(&email), &["mapping_attribute = 'email_address'", "set email ="]);
+}
+
+#[test]
+fn an_integration_that_others_share_has_their_audiences_and_roles_as_well() {
+    let page = snowflake_page(&and(r#"
+[services.reports]
+authorization_server = "production"
+audience = "reports"
+roles = ["REPORTER"]
+user_claim = "email"
+kind = "snowflake"
+[services.lake]
+authorization_server = "production"
+audience = "lake"
+kind = "databricks"
+"#));
+    assert_says(
+        &page,
+        &[
+            "Tokens of [services.reports] come from the same issuer",
+            "PROBLEM: services.snowflake.user_claim is \"sub\", services.reports.user_claim is \"email\"",
+            "external_oauth_audience_list = ('https://abc.snowflakecomputing.com', 'reports')",
+            "external_oauth_allowed_roles_list = ('ANALYST', 'PUBLIC', 'REPORTER');",
+            "--user alice@example.com --role ANALYST",
+        ],
+    );
+    assert_silent(&page, &["'lake'"]);
+}
+
+#[test]
+fn public_is_snowflakes_public_in_any_case() {
+    let page = snowflake_page(&with("roles = [\"PUBLIC\", \"ANALYST\"]", "roles = [\"public\"]"));
+    assert_says(&page, &["allowed_roles_list = ('PUBLIC');", "--role public"]);
+    assert_silent(&page, &["created as", "show grants of role"]);
 }

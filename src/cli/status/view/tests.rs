@@ -112,3 +112,12 @@ fn times_have_two_units_at_most() {
     let texts = [0, 59, 60, 3599, 90_061, 86_405].map(time);
     assert_eq!(texts, ["0s", "59s", "1m", "59m 59s", "1d 1h", "1d 5s"]);
 }
+
+#[test]
+fn what_others_have_named_is_shown_as_it_is_written_and_not_as_a_terminal_takes_it() {
+    let mut status = status();
+    status["next_refreshes"][0]["user"] = json!("a\u{202e}b\n\u{1b}[2J");
+    status["authorization_servers"][1]["why"] = json!("no\u{2028}");
+    let shown = glance(&status, 200);
+    assert!(shown.contains("a\\u{202e}b\\u{a}\\u{1b}[2J") && shown.contains("no\\u{2028}"), "{shown}");
+}
