@@ -170,9 +170,10 @@ impl App {
         let consents =
             Consents::new(engine.clone(), Arc::clone(&clock), Arc::clone(&entropy), Arc::clone(&metrics));
         let desk = Arc::new(Desk::new(consents.clone(), Arc::clone(&clock), Arc::clone(&entropy)));
-        let parts =
-            (consents, engine.clone(), Arc::clone(&store), Arc::clone(&uses), audit.clone(), tasks.clone());
-        let page = page.map(|page| page.make(&ports, parts));
+        let page = page.map(|page| {
+            let (store, uses, metrics) = (Arc::clone(&store), Arc::clone(&uses), Arc::clone(&metrics));
+            page.make(&ports, metrics, (consents, engine.clone(), store, uses, audit.clone(), tasks.clone()))
+        });
         let api = Arc::new(Api {
             terms: ArcSwap::from_pointee(terms),
             broker,

@@ -21,16 +21,18 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper::header::{COOKIE, HeaderValue, SET_COOKIE};
 use hyper::http::request::Parts as Head;
 use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-use crate::api::answer::check_head;
+use crate::api::answer::is_head_within;
 use crate::api::body;
 use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::consent::Consents;
 use crate::entropy::Entropy;
+use crate::metrics::Metrics;
 use crate::model::{GrantId, GrantKey, GrantState, RequestId, RequestIds, Service};
 use crate::refresh::Engine;
 use crate::server::{Handler, Peer};
@@ -59,9 +61,11 @@ mod spent;
 pub mod terms;
 /// Its listener, with TLS where it has a certificate.
 pub mod tls;
+mod traces;
 mod visit;
 
 use assets::Assets;
+use cookies::Jar;
 use failure::Trouble;
 use focus::{Focus, roles};
 use form::Fields;
@@ -70,12 +74,17 @@ use page::Frame;
 use seal::{Keys, Seals};
 use spent::Spent;
 use terms::Terms;
+use traces::Traces;
 use visit::{Visit, failure as failure_page, render};
 
 /// A page has three files; behind one address is a whole office.
 const REQUESTS: Pace = Pace { every: Duration::from_millis(50), holds: 200 };
+const PROCESS_BYTES: usize = 16;
 /// Each takes a request to the authorization server.
 const CONSENTS: Pace = Pace { every: Duration::from_millis(500), holds: 40 };
+
+/// Five cookies of ours, each as large as a browser takes them, and what a browser says besides.
+const LARGEST_HEAD: usize = 32 * 1024;
 
 /// What the page is made of.
 pub struct Parts {
@@ -95,6 +104,8 @@ pub struct Parts {
     pub entropy: Arc<dyn Entropy>,
     /// Where it is recorded what users do.
     pub audit: Audit,
+    /// What came of consents.
+    pub metrics: Arc<Metrics>,
     /// Finishes what was begun, whether or not a browser waits.
     pub tasks: crate::tasks::Tasks,
 }
@@ -112,11 +123,13 @@ pub struct Connect {
     /// The states of consents that have come back.
     returned: Spent,
     signed_out: Spent,
+    /// What becomes of a consent that another process has begun is not known here.
+    process: String,
+    traces: Traces,
     assets: Assets,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     ids: RequestIds,
-    audit: Audit,
     tasks: crate::tasks::Tasks,
 }
 
@@ -131,6 +144,8 @@ impl Connect {
             begun: Paces::new(CONSENTS),
             returned: Spent::default(),
             signed_out: Spent::default(),
+            process: parts.entropy.text(PROCESS_BYTES),
+            traces: Traces::new(parts.audit, parts.metrics),
             assets: Assets::new(),
             ids: RequestIds::new(&*parts.entropy),
             consents: parts.consents,
@@ -139,7 +154,6 @@ impl Connect {
             uses: parts.uses,
             clock: parts.clock,
             entropy: parts.entropy,
-            audit: parts.audit,
             tasks: parts.tasks,
         }
     }
@@ -176,12 +190,12 @@ impl Connect {
     ) -> Response<Full<Bytes>> {
         let (terms, now) = (self.terms.load_full(), self.clock.now());
         let client = match peer {
-            Peer::Network(from) => pace::client(*from, &request.headers),
+            Peer::Network(from) => pace::client(*from, &request.headers, terms.behind_proxy),
             Peer::Local(_) => Ipv4Addr::LOCALHOST.into(),
         };
         let trouble = if !self.asked.take(client, now.boot) {
             Some(Trouble::TooMany)
-        } else if check_head(request).is_err() {
+        } else if !is_head_within(request, LARGEST_HEAD) {
             Some(Trouble::TooLarge)
         } else if !door::is_for(&terms.public_url, request) && !self.assets.has(request.uri.path()) {
             // What is the same for everybody is not kept from the page that says so.
@@ -190,7 +204,12 @@ impl Connect {
             None
         };
         if let Some(trouble) = trouble {
-            return self.refuse(trouble, id);
+            let too_large = matches!(trouble, Trouble::TooLarge);
+            let mut answer = self.refuse(trouble, id);
+            if too_large {
+                lighten(&mut answer, request, &terms);
+            }
+            return answer;
         }
         let mut visit = Visit::new(self, (Arc::clone(&terms), now), id.clone(), client, request);
         let result = route(&mut visit, request, body).await;
@@ -236,6 +255,19 @@ impl Handler for Connect {
     }
 }
 
+/// Who comes with more than is taken may have it from us: the consents under way are given up, or nothing is ever taken again.
+fn lighten(answer: &mut Response<Full<Bytes>>, request: &Head, terms: &Terms) {
+    let cookies = request.headers.get_all(COOKIE).iter().map(HeaderValue::len).sum::<usize>();
+    // Nobody's link does that.
+    if cookies < LARGEST_HEAD / 2 {
+        return;
+    }
+    let style = terms.style();
+    for name in attempt::cookies(&Jar::of(&request.headers, style), style) {
+        answer.headers_mut().extend(style.remove(&name).map(|cookie| (SET_COOKIE, cookie)));
+    }
+}
+
 async fn route(
     visit: &mut Visit<'_>,
     request: &Head,
@@ -267,11 +299,9 @@ async fn route(
             let roles = roles(&service, &fields);
             attempt::begin(visit, &service, Some(roles), focus).await
         }
-        ["sign-in", server] if posts => {
+        ["sign-in", service] if posts => {
             let fields = visit.form(request, body).await?;
-            let mut services = visit.terms.services.iter();
-            let service = services.find(|service| service.authorization_server == *server);
-            let service = service.cloned().ok_or(Trouble::NotFound)?;
+            let service = known(visit, service)?;
             let focus = Focus::of(&fields, &visit.terms);
             attempt::begin(visit, &service, None, focus).await
         }

@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -46,7 +46,7 @@ use reception::Reception;
 pub struct Limits {
     /// Connections in all.
     pub connections: usize,
-    /// Connections of one uid; on a TCP listener of everybody together.
+    /// Connections of one uid, or of one network.
     pub connections_per_uid: usize,
     /// Bytes of a request's head.
     pub head: usize,
@@ -115,6 +115,11 @@ pub trait Guest: Send {
 
     /// Whose process it is; `None` on the network.
     fn uid(&self) -> Option<u32>;
+
+    /// The network that it comes from, where one may have only so many connections.
+    fn network(&self) -> Option<IpAddr> {
+        None
+    }
 
     /// The connection alone, to say that there is no place.
     ///
@@ -374,6 +379,49 @@ mod tests {
             header_timeout: Duration::from_secs(10),
             grace: Duration::from_secs(1),
         }
+    }
+
+    /// One who comes from a network.
+    struct Stranger(DuplexStream, IpAddr);
+
+    impl Guest for Stranger {
+        type Stream = DuplexStream;
+
+        fn uid(&self) -> Option<u32> {
+            None
+        }
+
+        fn network(&self) -> Option<IpAddr> {
+            Some(self.1)
+        }
+
+        fn leave(self) -> io::Result<DuplexStream> {
+            Ok(self.0)
+        }
+
+        fn enter(self) -> io::Result<(DuplexStream, Peer)> {
+            Ok((self.0, Peer::Network((self.1, 1).into())))
+        }
+    }
+
+    #[tokio::test]
+    async fn one_network_does_not_take_all_places() {
+        let (metrics, tasks) = (Arc::new(Metrics::new().unwrap()), Tasks::new());
+        let limits = Limits { connections_per_uid: 2, ..limits(8) };
+        let handler = Arc::new(Remembers::default());
+        let reception = Reception::new("test", handler, limits, tasks.clone(), Arc::clone(&metrics));
+        let mut held = Vec::new();
+        for last in [1, 1, 1, 1, 2] {
+            let (theirs, ours) = tokio::io::duplex(100);
+            held.push(theirs);
+            reception.receive(Stranger(ours, [203, 0, 113, last].into()));
+        }
+        let refused = |reason| metrics.requests_refused.with_label_values(&[reason]).get();
+        assert_eq!((refused("connections_per_address"), refused("connections")), (2, 0));
+        assert_eq!(metrics.connections.with_label_values(&["test"]).get(), 3, "another one gets in");
+        drop(held);
+        tasks.stop();
+        tasks.stopped().await;
     }
 
     #[tokio::test]

@@ -31,11 +31,17 @@ const MOST_HEADERS: usize = 64;
 /// # Errors
 /// `too_large`.
 pub fn check_head(request: &Parts) -> Result<(), Problem> {
+    if is_head_within(request, LARGEST_HEAD) { Ok(()) } else { Err(Problem::head_too_large()) }
+}
+
+/// Whether a head is no larger than this, and has not too many headers.
+#[must_use]
+pub fn is_head_within(request: &Parts, largest: usize) -> bool {
     let headers = &request.headers;
     let of_header = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
     let target = request.uri.path_and_query().map_or(0, |target| target.as_str().len());
     let size = headers.iter().map(of_header).sum::<usize>() + target;
-    if size > LARGEST_HEAD || headers.len() > MOST_HEADERS { Err(Problem::head_too_large()) } else { Ok(()) }
+    size <= largest && headers.len() <= MOST_HEADERS
 }
 
 /// An answer with a body.

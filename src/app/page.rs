@@ -24,6 +24,8 @@ use crate::uses::Uses;
 
 /// Browsers are many, and have several connections each; a proxy has few.
 const CONNECTIONS: usize = 512;
+/// Of one address, unless that is this machine's: several browsers of an office.
+const CONNECTIONS_OF_ONE: usize = 32;
 /// Longer than a request to an authorization server may take.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(20);
 
@@ -60,13 +62,15 @@ pub(super) fn read(settings: &Settings, keyring: &Keyring) -> Result<Option<Conf
     let place = |(name, server): (&String, &crate::settings::Server)| {
         let endpoints = server.endpoints.as_ref();
         let endpoint = endpoints.and_then(|endpoints| endpoints.authorization_endpoint.as_ref());
-        (name.clone(), Place::of(&server.issuer, server.okta_domain.as_deref(), endpoint))
+        let known = (server.issuer.as_str(), server.client_id.as_str());
+        (name.clone(), Place::of(known, server.okta_domain.as_deref(), endpoint))
     };
     let services = settings.services.iter().filter(|service| service.has_users());
     let terms = Terms {
         public_url: connect.public_url,
         return_to: connect.return_to,
         servers: settings.servers.iter().map(place).collect(),
+        behind_proxy: files.is_none(),
         services: services.cloned().map(Arc::new).collect(),
     };
     let certificate = Reading::of(files).map_err(|error| format!("[connect] {error}"))?;
@@ -77,6 +81,7 @@ impl Prepared {
     pub(super) fn make(
         self,
         ports: &Ports,
+        metrics: Arc<Metrics>,
         (consents, engine, store, uses, audit, tasks): (
             Consents,
             Engine,
@@ -88,7 +93,7 @@ impl Prepared {
     ) -> Page {
         let (clock, entropy) = (Arc::clone(&ports.clock), Arc::clone(&ports.entropy));
         let Configured { terms, keys, certificate } = self.configured;
-        let parts = Parts { terms, consents, engine, store, uses, clock, entropy, audit, tasks };
+        let parts = Parts { terms, consents, engine, store, uses, clock, entropy, audit, metrics, tasks };
         let page = Page {
             listener: self.listener,
             certificate: Certificate::default(),
@@ -118,7 +123,7 @@ impl Page {
     }
 
     pub(super) fn start(self, tasks: &Tasks, metrics: Arc<Metrics>) {
-        let limits = limits(CONNECTIONS, CONNECTIONS, GRACE);
+        let limits = limits(CONNECTIONS, CONNECTIONS_OF_ONE, GRACE);
         let door = Door::new(self.listener, self.certificate.clone());
         tasks.spawn_vital(server::serve("connect", door, self.connect, limits, tasks.clone(), metrics));
         tasks.spawn_until_stop(self.certificate.look_after());

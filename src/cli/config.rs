@@ -8,6 +8,7 @@ use crate::cli::{Exit, terminal};
 use crate::guarded;
 use crate::model::Service;
 use crate::policy::{Pattern, Rule};
+use crate::settings::connect::Connect;
 use crate::settings::{Problem, Settings, keys};
 
 /// A file with every key; the one that is shipped.
@@ -30,6 +31,9 @@ pub(super) fn check(path: &Path) -> Exit {
                 if let Some(doubt) = guarded::doubt(file, *holds) {
                     terminal::err(&format!("warning: {}: {doubt}", file.display()));
                 }
+            }
+            if let Some(doubt) = settings.connect.as_ref().and_then(Connect::doubt) {
+                terminal::err(&format!("warning: {doubt}"));
             }
             terminal::out(&format!("{}: ok\n", path.display()));
             for (index, rule) in settings.callers.iter().enumerate() {

@@ -11,6 +11,7 @@ use crate::hardening::{self, Reach};
 use crate::lifecycle::{self, Signals};
 use crate::logging;
 use crate::settings::Settings;
+use crate::settings::connect::Connect;
 use crate::{socket, store};
 
 pub(super) async fn serve(path: &Path) -> ExitCode {
@@ -66,6 +67,9 @@ fn confine(path: &Path, settings: &Settings) -> Result<Option<Reach>, StartError
         if let Some(doubt) = guarded::doubt(file, *holds) {
             tracing::warn!(file = %file.display(), "{doubt}");
         }
+    }
+    if let Some(doubt) = settings.connect.as_ref().and_then(Connect::doubt) {
+        tracing::warn!("{doubt}");
     }
     // What is not there can't be allowed.
     for socket in [&fixed.socket.path, &fixed.admin.path] {

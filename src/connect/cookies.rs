@@ -41,15 +41,17 @@ impl Style {
     }
 }
 
-/// The cookies of a request.
+/// Those of a request's cookies that are named as ours are; a host may have any number of others.
 #[derive(Default)]
 pub(super) struct Jar(Vec<(String, String)>);
 
 impl Jar {
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    pub(super) fn of(headers: &HeaderMap, style: Style) -> Self {
+        let prefix = style.name("");
         let lines = headers.get_all(COOKIE).into_iter().filter_map(|line| line.to_str().ok());
         let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-        Self(pairs.take(MOST).map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+        let ours = pairs.filter(|(name, _)| name.starts_with(&prefix));
+        Self(ours.take(MOST).map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
     /// Every value of this name: on plain http another port of the host may have set one, too.
@@ -89,8 +91,19 @@ mod tests {
         let line = "a=1; __Host-bursar-session=one; bursar-session=two; __Host-bursar-consent-x=3";
         headers.append(COOKIE, HeaderValue::from_static(line));
         headers.append(COOKIE, HeaderValue::from_static("__Host-bursar-consent-y=4;;=;"));
-        let (jar, style) = (Jar::of(&headers), Style::new(true));
+        let style = Style::new(true);
+        let jar = Jar::of(&headers, style);
         assert_eq!(jar.values(style, "session").collect::<Vec<_>>(), ["one"]);
         assert_eq!(jar.beginning(style, "consent-"), ["x", "y"]);
+    }
+
+    #[test]
+    fn others_cookies_do_not_crowd_out_ours() {
+        let mut line: Vec<String> = (0..200).map(|number| format!("other{number}=1")).collect();
+        line.push("__Host-bursar-session=one".to_owned());
+        let mut headers = HeaderMap::new();
+        headers.append(COOKIE, HeaderValue::from_str(&line.join("; ")).unwrap());
+        let style = Style::new(true);
+        assert_eq!(Jar::of(&headers, style).values(style, "session").count(), 1);
     }
 }

@@ -53,7 +53,7 @@ pub(super) async fn end(
         Ok(None) => "not_found",
         Err(failure) => failure.word(),
     };
-    visit.connect.audit.record(Event::new(Recorded::Revoke, word).about(&key).in_request(&visit.id));
+    visit.connect.traces.record(Event::new(Recorded::Revoke, word).about(&key).in_request(&visit.id));
     let left = left?.ok_or(Trouble::NeverConnected)?;
     let page = Disconnected {
         frame: visit.frame("Disconnected"),

@@ -50,18 +50,21 @@ pub(super) async fn show(visit: &mut Visit<'_>, query: &str) -> Result<Response<
     Ok(render(StatusCode::OK, &page))
 }
 
-/// Where nobody is known yet, one way for each realm.
+/// Where nobody is known yet, one way for each realm and each claim that its services know their users by.
 fn sign_ins(visit: &Visit<'_>) -> Vec<SignIn> {
-    let mut realms: Vec<&str> = Vec::new();
-    let mut ways = Vec::new();
+    let mut offered: Vec<(&str, &str)> = Vec::new();
+    let mut ways: Vec<SignIn> = Vec::new();
     for service in &visit.terms.services {
-        let name = &service.authorization_server;
-        let Some(place) = visit.terms.servers.get(name) else { continue };
-        if visit.session.identity(&place.realm).is_some() || realms.contains(&place.realm.as_str()) {
+        let Some(place) = visit.terms.servers.get(&service.authorization_server) else { continue };
+        let way = (place.realm.as_str(), service.named_by());
+        if visit.user(service).is_some() || offered.contains(&way) {
             continue;
         }
-        realms.push(&place.realm);
-        ways.push(SignIn { action: format!("/sign-in/{}", encode(name)), label: place.label.clone() });
+        offered.push(way);
+        // Of two that look alike the later ones say what for.
+        let alike = ways.iter().any(|known| known.label == place.label);
+        let label = if alike { format!("{} for {}", place.label, service.name) } else { place.label.clone() };
+        ways.push(SignIn { action: format!("/sign-in/{}", encode(service.name.as_str())), label });
     }
     ways
 }

@@ -51,18 +51,34 @@ impl<K: Hash + Eq> Paces<K> {
 }
 
 /// Who asks: the address that the connection comes from; behind a proxy on this machine, the one that the proxy has seen.
-/// Of an IPv6 address the network counts, for a client has all of that.
-pub(super) fn client(from: SocketAddr, headers: &HeaderMap) -> IpAddr {
+/// Whoever comes to our own certificate has met no proxy, and says of itself whatever it likes.
+pub(super) fn client(from: SocketAddr, headers: &HeaderMap, behind_proxy: bool) -> IpAddr {
+    if let Some(network) = stranger(from) {
+        return network;
+    }
     let address = from.ip().to_canonical();
-    if !address.is_loopback() {
-        return network(address);
+    if !behind_proxy {
+        return address;
     }
     // The last one is what the proxy itself put there; those before it are the client's word.
     let line = headers.get_all("x-forwarded-for").into_iter().next_back();
     let last = line.and_then(|line| line.to_str().ok()).and_then(|line| line.rsplit(',').next());
-    last.and_then(|last| last.trim().parse().ok()).map_or(address, network)
+    last.and_then(|last| seen(last.trim())).map_or(address, network)
 }
 
+/// An address, with or without a port.
+fn seen(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    bare.parse().ok().or_else(|| text.parse().ok().map(|with_port: SocketAddr| with_port.ip()))
+}
+
+/// The network that a connection comes from, if it is not this machine.
+pub(super) fn stranger(from: SocketAddr) -> Option<IpAddr> {
+    let address = from.ip().to_canonical();
+    (!address.is_loopback()).then(|| network(address))
+}
+
+/// Of an IPv6 address the network counts, for a client has all of that.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
@@ -100,10 +116,35 @@ mod tests {
     fn a_proxy_is_believed_on_this_machine_alone_and_only_its_own_word() {
         let mut headers = HeaderMap::new();
         headers.insert("x-forwarded-for", "1.1.1.1, 203.0.113.9".parse().unwrap());
-        let ask = |from: &str| client(from.parse().unwrap(), &headers).to_string();
+        let ask = |from: &str| client(from.parse().unwrap(), &headers, true).to_string();
         assert_eq!(ask("127.0.0.1:1"), "203.0.113.9");
         assert_eq!(ask("198.51.100.1:1"), "198.51.100.1");
         assert_eq!(ask("[2001:db8:1:2:3:4:5:6]:1"), "2001:db8:1:2::");
-        assert_eq!(client("127.0.0.1:1".parse().unwrap(), &HeaderMap::new()).to_string(), "127.0.0.1");
+        let here = "127.0.0.1:1".parse().unwrap();
+        assert_eq!(client(here, &HeaderMap::new(), true).to_string(), "127.0.0.1");
+        assert_eq!(
+            client(here, &headers, false).to_string(),
+            "127.0.0.1",
+            "with a certificate there is no proxy"
+        );
+        for (said, expected) in [
+            ("203.0.113.9:4711", "203.0.113.9"),
+            ("[2001:db8:1:2:3::4]:4711", "2001:db8:1:2::"),
+            ("[2001:db8:1:2:3::4]", "2001:db8:1:2::"),
+            ("2001:db8:1:2:3::4", "2001:db8:1:2::"),
+            ("unknown", "127.0.0.1"),
+            ("203.0.113.9, nobody", "127.0.0.1"),
+        ] {
+            headers.insert("x-forwarded-for", said.parse().unwrap());
+            assert_eq!(client(here, &headers, true).to_string(), expected, "{said}");
+        }
+    }
+
+    #[test]
+    fn who_comes_from_elsewhere_is_its_network_and_this_machine_is_nobody() {
+        let of = |from: &str| stranger(from.parse().unwrap()).map(|network| network.to_string());
+        assert_eq!(of("[2001:db8:1:2:3:4:5:6]:1").as_deref(), Some("2001:db8:1:2::"));
+        assert_eq!(of("[::ffff:198.51.100.1]:1").as_deref(), Some("198.51.100.1"));
+        assert_eq!((of("127.0.0.2:1"), of("[::1]:1"), of("[::ffff:127.0.0.1]:1")), (None, None, None));
     }
 }

@@ -56,7 +56,8 @@ pub(super) fn say(refused: Refused) -> Said {
         Refused::TooLate => said(
             StatusCode::BAD_REQUEST,
             "That took too long",
-            "A sign-in must be finished within ten minutes. Nothing has changed.",
+            "A sign-in must be finished within ten minutes, and begun anew where this page was restarted meanwhile. Nothing \
+             has changed.",
             "Please try again.",
         ),
         Refused::NotTaken => said(

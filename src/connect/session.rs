@@ -19,6 +19,8 @@ const MOST_PEOPLE: usize = 6;
 pub(super) struct Session {
     /// Another one after each sign-in, so that who knew it before knows nothing.
     id: String,
+    /// The same from the first sign-in on, so that all of these ids end together.
+    family: String,
     /// In milliseconds.
     until: i64,
     people: Vec<Person>,
@@ -38,20 +40,21 @@ pub(super) struct Person {
 impl Session {
     /// Of nobody yet.
     pub(super) fn new(id: String, now: Timestamp) -> Self {
-        Self { id, until: now.plus(LIFE).millis(), people: Vec::new() }
+        Self { family: id.clone(), id, until: now.plus(LIFE).millis(), people: Vec::new() }
     }
 
     pub(super) fn id(&self) -> &str {
         &self.id
     }
 
-    /// Names it without giving it away.
-    pub(super) fn digest(&self) -> Digest {
-        Digest::of(self.id.as_bytes())
+    /// Names all that it has been since the first sign-in, without giving it away.
+    pub(super) fn family(&self) -> Digest {
+        Digest::of(self.family.as_bytes())
     }
 
-    pub(super) fn until(&self) -> Timestamp {
-        Timestamp::from_millis(self.until)
+    /// Whether nobody is known.
+    pub(super) fn is_anonymous(&self) -> bool {
+        self.people.is_empty()
     }
 
     /// Without those whose time is over; `None` if that is the session's own.
@@ -90,6 +93,10 @@ impl Session {
 
     /// And now it is known who this is. What else is known in the realm stays only if it is of the same person.
     pub(super) fn sign_in(&mut self, id: String, realm: &str, identity: &Identity, now: Timestamp) {
+        if self.is_anonymous() {
+            // Who knew it before must not be able to end it either.
+            self.family.clone_from(&id);
+        }
         self.people.retain(|person| {
             person.realm != realm
                 || (person.subject == identity.subject && person.claim != identity.user_claim)
@@ -154,6 +161,17 @@ mod tests {
         session.sign_in("d".into(), "r", &identity("00u2", "email", "bob@example.com"), NOW);
         assert_eq!(name(&session, "r", "sub"), None, "alice is not bob");
         assert_eq!(session.names(), ["bob@example.com"]);
+    }
+
+    #[test]
+    fn a_session_is_of_one_family_from_its_first_sign_in_on() {
+        let mut session = Session::new("a".into(), NOW);
+        let before = session.family();
+        session.sign_in("b".into(), "r", &identity("00u1", "sub", "alice"), NOW);
+        let family = session.family();
+        assert_ne!(family, before);
+        session.sign_in("c".into(), "q", &identity("00u1", "sub", "alice"), NOW);
+        assert_eq!(session.family(), family);
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub struct Terms {
     pub return_to: Vec<Url>,
     /// The authorization servers by name.
     pub servers: BTreeMap<String, Place>,
+    /// Whether something before the page may say whom a connection is of: it has no certificate of its own.
+    pub behind_proxy: bool,
     /// The services that have users.
     pub services: Vec<Arc<Service>>,
 }
@@ -37,10 +39,15 @@ pub struct Place {
 }
 
 impl Place {
-    /// Of a server that names itself `issuer`. An Okta org's servers are one realm; so are, in development, those of one
-    /// origin on loopback that look like Okta's. Any other server is a realm of its own.
+    /// Of a server that names itself `issuer`, where we are `client_id`. An Okta org's servers are one realm for one
+    /// application: under which name an application knows a user is set for each of them. So are, in development, those of
+    /// one origin on loopback that look like Okta's. Any other server is a realm of its own.
     #[must_use]
-    pub fn of(issuer: &str, okta_domain: Option<&str>, authorization_endpoint: Option<&Url>) -> Self {
+    pub fn of(
+        (issuer, client_id): (&str, &str),
+        okta_domain: Option<&str>,
+        authorization_endpoint: Option<&Url>,
+    ) -> Self {
         let url = Url::parse(issuer).ok();
         let origin = |url: &Url| url.origin().ascii_serialization();
         let stand_in = url.as_ref().filter(|url| {
@@ -48,8 +55,8 @@ impl Place {
             url.scheme() == "http" && path.next() == Some("oauth2") && path.next().is_some()
         });
         let realm = match (okta_domain, stand_in) {
-            (Some(domain), _) => format!("okta {}", domain.to_ascii_lowercase()),
-            (None, Some(url)) => format!("dev {}", origin(url)),
+            (Some(domain), _) => format!("okta {} {client_id}", domain.to_ascii_lowercase()),
+            (None, Some(url)) => format!("dev {} {client_id}", origin(url)),
             (None, None) => format!("issuer {issuer}"),
         };
         let host = url.as_ref().and_then(Url::host_str).unwrap_or(issuer);
@@ -111,6 +118,7 @@ mod tests {
             public_url: url("https://bursar.example.com"),
             return_to: vec![url("https://workflows.example.com"), url("https://other.example.com:8443")],
             servers: BTreeMap::new(),
+            behind_proxy: false,
             services: Vec::new(),
         }
     }
@@ -150,12 +158,20 @@ mod tests {
     }
 
     #[test]
-    fn an_okta_orgs_servers_are_one_realm_and_any_other_is_its_own() {
-        let okta =
-            |domain, id: &str| Place::of(&format!("https://{domain}/oauth2/{id}"), Some(domain), None).realm;
+    fn an_okta_orgs_servers_are_one_realm_for_one_application_and_any_other_is_its_own() {
+        let of = |client, domain, id| {
+            Place::of((&format!("https://{domain}/oauth2/{id}"), client), Some(domain), None).realm
+        };
+        let okta = |domain, id| of("client", domain, id);
+        // As whom a user is known is set for each application.
+        assert_ne!(of("other", "company.okta.com", "one"), okta("company.okta.com", "one"));
+        assert_ne!(
+            Place::of(("http://127.0.0.1:1/oauth2/a", "other"), None, None).realm,
+            Place::of(("http://127.0.0.1:1/oauth2/b", "client"), None, None).realm
+        );
         assert_eq!(okta("company.okta.com", "one"), okta("company.okta.com", "two"));
         assert_ne!(okta("company.okta.com", "one"), okta("other.okta.com", "one"));
-        let own = |issuer| Place::of(issuer, None, None).realm;
+        let own = |issuer| Place::of((issuer, "client"), None, None).realm;
         assert_ne!(own("https://id.example.com/realms/a"), own("https://id.example.com/realms/b"));
         assert_ne!(own("https://id.example.com/oauth2/a"), own("https://id.example.com/oauth2/b"));
         assert_ne!(own("https://company.okta.com/oauth2/one"), okta("company.okta.com", "one"));

@@ -5,7 +5,7 @@
 
 use std::future::Future as _;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -23,6 +23,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{Accept, TlsAcceptor};
 
+use crate::connect::pace;
 use crate::guarded::{self, Holds};
 use crate::server::{Guest, Listener, Peer};
 
@@ -202,6 +203,11 @@ impl Guest for Browser {
 
     fn uid(&self) -> Option<u32> {
         None
+    }
+
+    /// What comes from this machine is a proxy, and stands for many.
+    fn network(&self) -> Option<IpAddr> {
+        pace::stranger(self.from)
     }
 
     fn leave(self) -> io::Result<Stream> {

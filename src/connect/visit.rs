@@ -49,13 +49,13 @@ impl<'a> Visit<'a> {
         client: IpAddr,
         request: &Parts,
     ) -> Self {
-        let jar = Jar::of(&request.headers);
         let style = terms.style();
+        let jar = Jar::of(&request.headers, style);
         let open = |sealed| connect.seals.open::<Session>(SESSION, sealed)?.at(now.wall);
         let known = jar
             .values(style, SESSION)
             .find_map(open)
-            .filter(|session| !connect.signed_out.is_spent(session.digest()));
+            .filter(|session| !connect.signed_out.is_spent(session.family()));
         let has_session = known.is_some();
         let session = known.unwrap_or_else(|| Session::new(connect.entropy.text(SESSION_ID_BYTES), now.wall));
         Self { connect, terms, now, id, client, jar, session, has_session, cookies: Vec::new() }
@@ -63,7 +63,7 @@ impl<'a> Visit<'a> {
 
     /// Who is signed in, as far as this service is concerned.
     pub(super) fn user(&self, service: &Service) -> Option<UserName> {
-        self.session.user(self.terms.realm(service)?, &service.user_claim)
+        self.session.user(self.terms.realm(service)?, service.named_by())
     }
 
     /// A form that a page of this very session has sent.
@@ -135,9 +135,18 @@ impl<'a> Visit<'a> {
 
     /// Everything that was to change is forgotten with the session.
     pub(super) fn end_session(&mut self) {
-        let session = &self.session;
-        // Where there is no room to remember it, it lasts until its end.
-        self.connect.signed_out.spend(session.digest(), session.until(), self.now.wall);
+        // Nobody needs to be signed out of a session that nobody has signed in to.
+        if !self.session.is_anonymous() {
+            // None of the family's cookies was given later than now.
+            let until = self.now.wall.plus(LIFE);
+            let signed_out = &self.connect.signed_out;
+            if signed_out.spend_anyway(self.session.family(), until, self.now.wall) {
+                tracing::warn!(
+                    "so many have signed out that the first of them are forgotten: a copy of their cookies counts again \
+                     until its end"
+                );
+            }
+        }
         self.remove_cookie(SESSION);
         self.session = Session::new(self.new_session_id(), self.now.wall);
         // Nobody is given a new one together with the end of the old one.

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use crate::metrics::Metrics;
 use crate::server::places::Places;
-use crate::server::seats::Seats;
+use crate::server::seats::{Seats, Who};
 use crate::server::{Guest, Handler, Limits, converse};
 use crate::tasks::Tasks;
 
@@ -53,7 +53,12 @@ impl<H: Handler> Reception<H> {
     /// Serves one who has come, or does not.
     pub(super) fn receive<G: Guest + 'static>(&self, guest: G) {
         let (handler, uid) = (&self.handler, guest.uid());
-        let seat = self.seats.take(uid);
+        let who = match (uid, guest.network()) {
+            (Some(uid), _) => Who::Uid(uid),
+            (None, Some(network)) => Who::Network(network),
+            (None, None) => Who::Anybody,
+        };
+        let seat = self.seats.take(who);
         let seat = seat.and_then(|seat| handler.admits(uid).then_some(seat).ok_or("requests_per_second"));
         match seat {
             Ok(seat) => {

@@ -1,6 +1,7 @@
-//! How many are connected, in all and of each uid.
+//! How many are connected, in all and of each uid or network.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::metrics::Metrics;
@@ -19,12 +20,21 @@ pub(super) struct Seats {
 #[derive(Default)]
 struct Taken {
     total: usize,
-    by_uid: HashMap<Option<u32>, usize>,
+    by_whom: HashMap<Who, usize>,
+}
+
+/// Whose connections are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Who {
+    Uid(u32),
+    Network(IpAddr),
+    /// Nothing is known of them, or they stand for many: they may have all.
+    Anybody,
 }
 
 /// One connection's place; free again when dropped.
 pub(super) struct Seat {
-    who: Option<u32>,
+    who: Who,
     taken: Arc<Mutex<Taken>>,
     gauge: prometheus::IntGauge,
 }
@@ -34,20 +44,24 @@ impl Seats {
         Self { limits, taken: Arc::default(), gauge: metrics.connections.with_label_values(&[name]) }
     }
 
-    pub(super) fn take(&self, who: Option<u32>) -> Result<Seat, &'static str> {
+    pub(super) fn take(&self, who: Who) -> Result<Seat, &'static str> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.total >= self.limits.connections {
             return Err("connections");
         }
         let taken_in_all = taken.total;
-        let own = taken.by_uid.entry(who).or_default();
-        if *own >= self.limits.connections_per_uid {
-            return Err("connections_per_uid");
-        }
-        // Where one uid may have all of them there is nobody to keep any for.
+        let own = taken.by_whom.entry(who).or_default();
         let limits = &self.limits;
-        let kept_back =
-            if limits.connections_per_uid < limits.connections { limits.connections / 8 } else { 0 };
+        let (most, reason) = match who {
+            Who::Uid(_) => (limits.connections_per_uid, "connections_per_uid"),
+            Who::Network(_) => (limits.connections_per_uid, "connections_per_address"),
+            Who::Anybody => (limits.connections, "connections"),
+        };
+        if *own >= most {
+            return Err(reason);
+        }
+        // Where one may have all of them there is nobody to keep any for.
+        let kept_back = if most < limits.connections { limits.connections / 8 } else { 0 };
         if *own >= FEW && taken_in_all + kept_back >= self.limits.connections {
             return Err("connections");
         }
@@ -63,10 +77,10 @@ impl Drop for Seat {
         self.gauge.dec();
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         taken.total -= 1;
-        if let Some(count) = taken.by_uid.get_mut(&self.who) {
+        if let Some(count) = taken.by_whom.get_mut(&self.who) {
             *count -= 1;
             if *count == 0 {
-                taken.by_uid.remove(&self.who);
+                taken.by_whom.remove(&self.who);
             }
         }
     }
@@ -93,25 +107,38 @@ mod tests {
     #[test]
     fn seats_are_counted_in_all_and_per_uid_and_given_back() {
         let seats = seats(3, 2);
-        let first = seats.take(Some(1)).unwrap_or_else(|why| panic!("{why}"));
-        let _second = seats.take(Some(1)).unwrap_or_else(|why| panic!("{why}"));
-        assert_eq!(seats.take(Some(1)).err(), Some("connections_per_uid"));
-        let _third = seats.take(Some(2)).unwrap_or_else(|why| panic!("{why}"));
-        assert_eq!(seats.take(Some(3)).err(), Some("connections"));
+        let first = seats.take(Who::Uid(1)).unwrap_or_else(|why| panic!("{why}"));
+        let _second = seats.take(Who::Uid(1)).unwrap_or_else(|why| panic!("{why}"));
+        assert_eq!(seats.take(Who::Uid(1)).err(), Some("connections_per_uid"));
+        let _third = seats.take(Who::Uid(2)).unwrap_or_else(|why| panic!("{why}"));
+        assert_eq!(seats.take(Who::Uid(3)).err(), Some("connections"));
         drop(first);
-        assert!(seats.take(Some(3)).is_ok());
-        assert_eq!(seats.taken.lock().unwrap().by_uid.len(), 2, "nobody is remembered without a connection");
+        assert!(seats.take(Who::Uid(3)).is_ok());
+        assert_eq!(seats.taken.lock().unwrap().by_whom.len(), 2, "nobody is remembered without a connection");
     }
 
     #[test]
     fn the_last_eighth_is_for_those_who_have_few() {
         let seats = seats(16, 8);
-        let take = |uid, count| -> Vec<_> { (0..count).map_while(|_| seats.take(Some(uid)).ok()).collect() };
+        let take =
+            |uid, count| -> Vec<_> { (0..count).map_while(|_| seats.take(Who::Uid(uid)).ok()).collect() };
         let (first, second) = (take(1, 8), take(2, 8));
         assert_eq!((first.len(), second.len()), (8, 6));
-        assert_eq!(seats.take(Some(2)).err(), Some("connections"));
+        assert_eq!(seats.take(Who::Uid(2)).err(), Some("connections"));
         assert_eq!(take(3, 8).len(), 2, "who has none gets one, until there are no more");
         let everybodys = super::tests::seats(16, 16);
-        assert!((0..16).map(|_| everybodys.take(None).ok()).collect::<Option<Vec<_>>>().is_some());
+        assert!((0..16).map(|_| everybodys.take(Who::Anybody).ok()).collect::<Option<Vec<_>>>().is_some());
+    }
+
+    #[test]
+    fn one_network_has_its_part_and_a_proxy_may_have_all() {
+        let seats = seats(16, 4);
+        let network = |last: u8| Who::Network([203, 0, 113, last].into());
+        let own: Vec<_> = (0..9).map_while(|_| seats.take(network(1)).ok()).collect();
+        assert_eq!(own.len(), 4);
+        assert_eq!(seats.take(network(1)).err(), Some("connections_per_address"));
+        assert!(seats.take(network(2)).is_ok());
+        let proxys: Vec<_> = (0..16).map_while(|_| seats.take(Who::Anybody).ok()).collect();
+        assert_eq!(proxys.len(), 12);
     }
 }

@@ -31,6 +31,21 @@ pub struct TlsFiles {
     pub private_key: PathBuf,
 }
 
+impl Connect {
+    /// What is allowed, and likely a mistake.
+    #[must_use]
+    pub fn doubt(&self) -> Option<String> {
+        let open = self.tls.is_none() && !self.listen.ip().to_canonical().is_loopback();
+        (open && self.public_url.scheme() == "https").then(|| {
+            format!(
+                "connect.listen is {}, and there is no certificate: whoever is between the proxy and this machine reads \
+                 users' sessions; listen on loopback, or set connect.certificate_file and connect.private_key_file",
+                self.listen
+            )
+        })
+    }
+}
+
 pub(super) fn read(root: &Section<'_>) -> Option<Connect> {
     if !root.has("connect") {
         return None;

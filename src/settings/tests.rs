@@ -350,6 +350,18 @@ fn the_page_is_seen_at_an_origin_that_is_confidential() {
 }
 
 #[test]
+fn sessions_in_clear_on_the_network_are_a_doubt() {
+    let doubt = |listen: &str, url: &str| {
+        let text = format!("{WHOLE}\n[connect]\nlisten = \"{listen}\"\npublic_url = \"{url}\"\n");
+        parse(&text).unwrap().connect.unwrap().doubt()
+    };
+    let open = doubt("0.0.0.0:8085", "https://b.example").unwrap();
+    assert!(open.contains("0.0.0.0:8085") && open.contains("certificate_file"), "{open}");
+    assert_eq!(doubt("127.0.0.1:8085", "https://b.example"), None);
+    assert_eq!(doubt("[::1]:8085", "https://b.example"), None);
+}
+
+#[test]
 fn what_is_posted_is_signed() {
     let found = with("[notify]\nurl = \"https://w.example/hook\"\n");
     assert!(found.len() == 1 && found[0].contains("secret_file: is missing"), "{found:#?}");

@@ -133,8 +133,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     (
         "connect",
         &[
-            "api", "audit", "clock", "consent", "entropy", "guarded", "model", "refresh", "secret", "server",
-            "store", "tasks", "uses",
+            "api", "audit", "clock", "consent", "entropy", "guarded", "metrics", "model", "refresh",
+            "secret", "server", "store", "tasks", "uses",
         ],
     ),
     // The process.

@@ -193,4 +193,11 @@ async fn checking_a_configuration_says_what_each_rule_allows() {
     ] {
         assert!(said.contains(expected), "{expected:?} in {said}");
     }
+    world.configure(
+        "[admin]",
+        "[connect]\nlisten = \"0.0.0.0:8085\"\npublic_url = \"https://bursar.example.com\"\n[admin]",
+    );
+    let (code, _, problems) = run(&["config", "check", "--config", config.to_str().unwrap()]);
+    assert_eq!(code, Some(0));
+    assert!(problems.starts_with("warning: connect.listen is 0.0.0.0:8085"), "{problems}");
 }

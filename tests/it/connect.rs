@@ -8,6 +8,8 @@ use crate::support::browser::{Browser, Page};
 use crate::support::sidecar::{Sidecar, request};
 use crate::support::{ALICE, BOB, World};
 
+mod hardened;
+
 const WORKFLOWS: &str = "https://workflows.example.com";
 
 struct Site {
