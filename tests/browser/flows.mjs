@@ -8,6 +8,7 @@
 //   stranger               who may sign in there and is not assigned
 //   withoutRefreshToken(page, user), unreachable(is), ended(user)
 
+import { userInfo } from 'node:os';
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
@@ -103,7 +104,7 @@ export function flows(world) {
     const moment = /^\d{1,2} \w+ \d{4}, \d\d:\d\d UTC$/;
     assert.match(said['Connected since'], moment);
     assert.match(said['Last used'], moment);
-    assert.ok(said['Last used by'].includes(`account ${process.getuid()} `), said['Last used by']);
+    assert.ok(said['Last used by'].includes(`account ${userInfo().username} `), said['Last used by']);
     assert.deepEqual(said.Roles.split(', ').sort(), ['ANALYST', 'PUBLIC']);
     await look(guest, 'list-connected');
 
