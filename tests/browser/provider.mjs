@@ -4,6 +4,7 @@
 import { generateKeyPairSync, randomBytes, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
+import { memory } from '../peers/oidc-provider/memory.mjs';
 
 // All that oidc-provider misses on Node 20.
 URL.parse ??= (url, base) => {
@@ -22,40 +23,6 @@ export const CLIENT = { id: 'browser', secret: 'browser-secret' };
 export const STRANGER = 'stranger@example.com';
 /** For whom no refresh token is issued. */
 export const UNKEPT = 'unkept@example.com';
-
-/** What it remembers, in `rows`. */
-function memory(rows) {
-  return class {
-    constructor(model) {
-      this.key = (id) => `${model}:${id}`;
-    }
-
-    async upsert(id, payload) {
-      rows.set(this.key(id), { ...payload });
-    }
-
-    async find(id) {
-      const row = rows.get(this.key(id));
-      return row && { ...row };
-    }
-
-    async findByUid(uid) {
-      return [...rows.values()].find((row) => row.kind === 'Session' && row.uid === uid);
-    }
-
-    async consume(id) {
-      rows.get(this.key(id)).consumed = Math.floor(Date.now() / 1000);
-    }
-
-    async destroy(id) {
-      rows.delete(this.key(id));
-    }
-
-    async revokeByGrantId(grantId) {
-      for (const [key, row] of rows) if (row.grantId === grantId) rows.delete(key);
-    }
-  };
-}
 
 /** Starts it; `redirectUris` are the client's. */
 export async function startProvider(redirectUris) {

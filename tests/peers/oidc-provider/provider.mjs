@@ -6,6 +6,7 @@ import { createHash, generateKeyPairSync, randomBytes, randomUUID } from 'node:c
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import { SignJWT } from 'jose';
+import { memory } from './memory.mjs';
 
 // All that oidc-provider misses on Node 20.
 URL.parse ??= (url, base) => {
@@ -51,41 +52,6 @@ export const CLIENTS = {
   mistaken: { method: 'client_secret_basic', secret: 'mistaken-secret', grants: ['client_credentials'] },
 };
 export const ASSERTION_TYPE = 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer';
-
-/** Keeps `rows`, so that grants live on while the Provider object is replaced. */
-function memory(rows) {
-  const find = (is) => [...rows.values()].find(is);
-  return class {
-    constructor(model) {
-      this.key = (id) => `${model}:${id}`;
-    }
-
-    async upsert(id, payload) {
-      rows.set(this.key(id), { ...payload });
-    }
-
-    async find(id) {
-      const row = rows.get(this.key(id));
-      return row && { ...row };
-    }
-
-    async findByUid(uid) {
-      return find((row) => row.kind === 'Session' && row.uid === uid);
-    }
-
-    async consume(id) {
-      rows.get(this.key(id)).consumed = Math.floor(Date.now() / 1000);
-    }
-
-    async destroy(id) {
-      rows.delete(this.key(id));
-    }
-
-    async revokeByGrantId(grantId) {
-      for (const [key, row] of rows) if (row.grantId === grantId) rows.delete(key);
-    }
-  };
-}
 
 /** A key pair for an algorithm. */
 export function generateKey(alg) {

@@ -361,7 +361,7 @@ check(
     await vend('snowflake', user, 'ANALYST');
     const took = Date.now() - asked;
     for (const { code, stderr } of await Promise.all(imports)) assert.equal(code, 0, stderr);
-    assert.ok(took < 5000, `${took} ms`);
+    assert.ok(took < 1500, `${took} ms`);
   },
 );
 
